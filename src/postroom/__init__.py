@@ -1,0 +1,37 @@
+"""Postroom: a mail system that is programmable in plain typed Python.
+
+What a policy module needs is here and is loaded on first use, so that importing
+the package costs nothing: ``from postroom import hook, reject, Address``.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from postroom.mail.address import Address
+    from postroom.mail.envelope import Envelope
+    from postroom.policy.hooks import accept, defer, discard, hook, reject
+
+__version__ = "0.1.0"
+
+__all__ = ["Address", "Envelope", "accept", "defer", "discard", "hook", "reject"]
+
+_HOME = {
+    "Address": "postroom.mail.address",
+    "Envelope": "postroom.mail.envelope",
+    "accept": "postroom.policy.hooks",
+    "defer": "postroom.policy.hooks",
+    "discard": "postroom.policy.hooks",
+    "hook": "postroom.policy.hooks",
+    "reject": "postroom.policy.hooks",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'postroom' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

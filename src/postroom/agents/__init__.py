@@ -1,0 +1,1 @@
+"""Delivery agents: each hands one attempt to its destination."""

@@ -1,0 +1,1 @@
+"""Mailboxes on disk: Maildir and mbox, their locks and index."""

@@ -1,0 +1,1 @@
+"""Sockets, streams, clocks: the only rooms that touch the network."""

@@ -1,0 +1,1 @@
+"""What happened, as typed events; how they are written; where they go."""

@@ -1,0 +1,1 @@
+"""Decisions of the site and of the built-in guards, as hooks."""

@@ -1,0 +1,1 @@
+"""Where mail goes: rewriting, aliases, routing. Pure generators."""

@@ -1,0 +1,293 @@
+"""The interface of the queue: what every spool engine does, and the values it speaks.
+
+All methods are asynchronous and may be called from the event loop only; the engine
+does its disk work elsewhere and gathers what is pending into few large commits.
+
+The life of a recipient::
+
+    accept -> READY | EXPANDING(cursor)      EXPANDING -> children READY, itself gone
+    READY -> claimed (a lease, in memory) -> gone | READY with a later due time
+    HELD and SHUNTED wait for an operator.
+
+A message is gone when its last recipient is.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+
+from postroom.mail.address import Address
+from postroom.mail.envelope import Envelope
+from postroom.mail.ids import QueueId
+from postroom.mail.message import Body, Edit, Message
+from postroom.mail.now import Now
+from postroom.mail.route import Route
+
+
+class SpoolError(Exception):
+    """The spool could not do it now. Nothing was acknowledged; a 4yz is due."""
+
+
+class SpoolFull(SpoolError):
+    """No space, or the reserve is reached: 452 4.3.1."""
+
+
+class Fenced(SpoolError):
+    """The lease is stale: another worker has the message now. Drop the result."""
+
+
+class RecipientState(IntEnum):
+    """Where a recipient stands."""
+
+    READY = 0
+    EXPANDING = 1
+    HELD = 2
+    SHUNTED = 3
+
+
+class NewRecipient(msgspec.Struct, frozen=True, gc=False):
+    """A recipient to be queued.
+
+    ``route`` is where it goes; None means that it is an alias still to be expanded.
+    ``lane`` is a small number by which one sender or size class cannot fill a hop.
+    """
+
+    address: Address
+    route: Route | None
+    lane: int = 0
+    due_us: int = 0
+    notify: str = ""
+    orcpt: str = ""
+    state: RecipientState = RecipientState.READY
+    status_text: str = ""
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """A message to be accepted: durable when ``Spool.accept`` returns.
+
+    ``envelope.recipients`` is ignored: ``recipients`` counts. ``body_of`` names a
+    queued message whose body is shared (a list's second envelope), whose own
+    ``message.body`` is then ignored.
+    """
+
+    queue_id: QueueId
+    envelope: Envelope
+    message: Message
+    recipients: tuple[NewRecipient, ...]
+    body_of: QueueId | None = None
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to try some recipients of one message at one hop, once.
+
+    ``envelope.recipients`` are just these; ``numbers``, ``tries`` and
+    ``expanding_cursor`` describe them. ``warned`` says that the sender was told of a
+    delay. ``fence`` grows when a shard changes hands. ``message_id`` is for logs.
+    """
+
+    queue_id: QueueId
+    fence: int
+    route: Route | None
+    lane: int
+    envelope: Envelope
+    numbers: tuple[int, ...]
+    tries: tuple[int, ...]
+    warned: bool
+    message: Message
+    cursor: int = 0
+
+
+class Settle(msgspec.Struct, frozen=True, gc=False):
+    """What becomes of one leased recipient.
+
+    ``due_us`` None: it is done with and goes. Otherwise it waits until then, one try
+    older, with ``status_text`` as the reason to show. ``warned`` marks the message as
+    having had its delay warning.
+    """
+
+    number: int
+    due_us: int | None = None
+    status_text: str = ""
+    warned: bool = False
+    route: Route | None = None
+    state: RecipientState = RecipientState.READY
+
+
+class DueHop(msgspec.Struct, frozen=True, gc=False):
+    """A hop and lane with something due: at the earliest, and about how many."""
+
+    hop: str
+    lane: int
+    due_us: int
+
+
+class QueueFilter(msgspec.Struct, frozen=True):
+    """Which entries an operator means; empty fields match all, all given must match.
+
+    ``sender`` and ``recipient`` match as substrings without regard to case, as
+    sendmail's ``-qS`` and ``-qR`` do; ``domain`` is a recipient's whole domain.
+    """
+
+    queue_id: str = ""
+    sender: str = ""
+    recipient: str = ""
+    domain: str = ""
+    state: str = ""
+    error: str = ""
+    older_us: int = 0
+    larger_octets: int = 0
+
+
+class EntryRecipient(msgspec.Struct, frozen=True):
+    """One recipient as an operator sees it."""
+
+    number: int
+    address: str
+    state: str
+    hop: str
+    rule: str
+    tries: int
+    due_us: int
+    last_us: int
+    status_text: str
+    active: bool
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One queued message as an operator sees it."""
+
+    queue_id: str
+    shard: int
+    sender: str
+    size_octets: int
+    arrival_us: int
+    origin: str
+    message_id: str
+    recipients: tuple[EntryRecipient, ...]
+    body: str = ""
+
+
+class BodyWriter(Protocol):
+    """Takes a body too large for memory, in pieces, into the spool."""
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises ``SpoolError`` (``SpoolFull``) when it cannot."""
+
+    async def finish(self) -> Body:
+        """Sync it to disk and return it, to be named in a ``NewMessage``."""
+
+    async def abandon(self) -> None:
+        """Throw it away."""
+
+
+class Spool(Protocol):
+    """One shard of the queue, held by one worker."""
+
+    @property
+    def shard(self) -> int:
+        """The number of this shard."""
+
+    @property
+    def body_memory_octets_max(self) -> int:
+        """Bodies up to this size are kept in the row; larger ones want a writer."""
+
+    def body_writer(self, queue_id: QueueId) -> BodyWriter:
+        """Begin a large body."""
+
+    def check_space(self, octets: int) -> bool:
+        """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
+
+    async def accept(
+        self, message: NewMessage, *, claim: bool = False
+    ) -> Sequence[Lease]:
+        """Make a message durable; returns after the commit.
+
+        With ``claim``, its READY and EXPANDING recipients that are due are leased at
+        once, one lease per route, so that they need not be read back.
+
+        Raises:
+            SpoolError: nothing was kept.
+        """
+
+    async def claim(
+        self, hop: str, lane: int | None, count: int, now: Now
+    ) -> Sequence[Lease]:
+        """Lease up to ``count`` messages that are due for a hop, oldest due first.
+
+        Each lease has up to ``recipients_per_lease_max`` recipients of one message.
+        The hop ``""`` means recipients still to be expanded.
+        """
+
+    async def settle(
+        self,
+        lease: Lease,
+        settled: Sequence[Settle],
+        new: Sequence[NewMessage] = (),
+    ) -> None:
+        """Give back a lease with results, and queue reports, in one transaction.
+
+        Leased recipients that ``settled`` does not name go back unchanged.
+
+        Raises:
+            Fenced: the lease is stale; nothing was changed.
+            SpoolError: nothing was changed; the lease is still held.
+        """
+
+    async def expand(
+        self,
+        lease: Lease,
+        number: int,
+        children: Sequence[NewRecipient],
+        cursor: int | None,
+        new: Sequence[NewMessage] = (),
+    ) -> None:
+        """Add children of an EXPANDING recipient, at most 1,000 a call.
+
+        Children are unique per message and address: those already there are skipped.
+        ``cursor`` is where to go on after a crash; None ends the expansion, and the
+        parent is gone. ``new`` are second envelopes (lists with an owner).
+        """
+
+    async def due_hops(self, now: Now, limit: int) -> Sequence[DueHop]:
+        """Return hops with something due now and not leased, earliest first."""
+
+    async def next_due_us(self) -> int | None:
+        """When the next recipient that is not leased falls due; None if none waits."""
+
+    def entries(
+        self, wanted: QueueFilter, *, page: int = 200
+    ) -> AsyncIterator[Sequence[Entry]]:
+        """Yield matching entries, oldest first, in short pages."""
+
+    async def counts(self) -> dict[str, int]:
+        """Return ``messages``, ``recipients``, ``octets`` and counts per state."""
+
+    async def retry(self, wanted: QueueFilter, now: Now) -> int:
+        """Make matching waiting recipients due now; returns how many messages."""
+
+    async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
+        """Remove matching messages that are not being delivered; returns their ids."""
+
+    async def aclose(self) -> None:
+        """Finish what is pending, then let go of the shard."""
+
+
+__all__ = [
+    "BodyWriter",
+    "DueHop",
+    "Edit",
+    "Entry",
+    "EntryRecipient",
+    "Fenced",
+    "Lease",
+    "NewMessage",
+    "NewRecipient",
+    "QueueFilter",
+    "RecipientState",
+    "Settle",
+    "Spool",
+    "SpoolError",
+    "SpoolFull",
+]
