@@ -1,0 +1,457 @@
+"""One connection as a task sees it: read, write, deadline, TLS.
+
+A stream is made for one task that reads and one that writes (usually the same). What
+is not read stops the peer (256 KiB are held at most); what the peer does not take
+stops ``drain``. Deadlines cost nothing per read: one sweeper per loop looks at all
+streams about once a second and wakes whoever waits on an overdue one. A peer's fault
+is a ``StreamError``; the loop is never blocked and nothing is logged here.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+from typing import NoReturn
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from postroom.mail.now import SECOND_US
+from postroom.mail.units import Duration
+from postroom.net.clock import read_mono_us
+
+BUFFER_OCTETS_MAX = 256 * 1024
+"""What is held unread before the peer is made to wait."""
+SWEEP_US = 1 * SECOND_US
+"""How often deadlines are looked at."""
+LINGER_US = 10 * SECOND_US
+"""How long a closed stream may take to send what was written."""
+TLS_HANDSHAKE_US = 60 * SECOND_US
+"""How long a handshake may take where no deadline says so."""
+
+
+class StreamError(Exception):
+    """The connection cannot go on; the text says why."""
+
+
+class StreamTimeout(StreamError):
+    """The deadline passed while the peer was waited for."""
+
+
+class StreamLost(StreamError):
+    """The peer, or the network, broke the connection off."""
+
+
+class StreamInterrupted(StreamError):
+    """The server is asked to end; raised at most once, the stream is still good."""
+
+
+class PeerCredentials(msgspec.Struct, frozen=True, gc=False):
+    """Who is at the other end of a Unix socket, as the kernel vouches for."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Stream(asyncio.Protocol):
+    """A connection, TCP or Unix, plain or TLS.
+
+    Attributes:
+        peer_ip: the peer's address; an IPv4 address mapped into IPv6 is given as
+            IPv4; empty on a Unix socket.
+        peer_port: the peer's port, 0 on a Unix socket.
+        is_tls: whether ``start_tls`` succeeded.
+    """
+
+    def __init__(self, owner: "StreamOwner | None" = None) -> None:
+        self.peer_ip = ""
+        self.peer_port = 0
+        self.is_tls = False
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._unread: list[bytes] = []
+        self._unread_octets = 0
+        self._reading_paused = False
+        self._writing_paused = False
+        self._at_end = False
+        self._closing = False
+        self._interrupted: bool | None = None
+        self._failure: StreamLost | None = None
+        self._deadline_us: int | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._drainer: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # What tasks call
+
+    async def read(self) -> bytes:
+        """Return the next octets as they came, ``b""`` when the peer has ended.
+
+        Raises:
+            StreamTimeout: the deadline passed.
+            StreamLost: the connection broke; what came before was given out.
+            StreamInterrupted: ``interrupt`` was called.
+        """
+        while not self._unread:
+            if self._interrupted:
+                self._interrupted = False
+                raise StreamInterrupted("the server is asked to end")
+            if self._at_end:
+                return b""
+            if self._failure is not None:
+                raise self._failure
+            assert self._reader is None or self._reader.done(), "two readers"
+            self._reader = self._loop.create_future()
+            await self._reader
+        return self._take()
+
+    def write(self, data: bytes) -> None:
+        """Send, in order, as the peer takes it. On a lost stream it does nothing."""
+        if self._transport is not None and not self._closing:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait while too much of what was written has not gone out.
+
+        Raises:
+            StreamTimeout: the deadline passed.
+            StreamLost: the connection broke.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._writing_paused:
+            assert self._drainer is None or self._drainer.done(), "two writers"
+            self._drainer = self._loop.create_future()
+            await self._drainer
+
+    def set_deadline(self, mono_us: int | None) -> None:
+        """Set until when the peer may keep us waiting, in ``Now.mono_us`` time.
+
+        Only waiting for the peer is cut short: a task that works is left alone.
+        """
+        if self._deadline_us is None and mono_us is not None:
+            _sweeper_of(self._loop).watch(self)
+        self._deadline_us = mono_us
+
+    def interrupt(self) -> None:
+        """Wake the reader once with ``StreamInterrupted``, to end idle sessions."""
+        if self._interrupted is None:
+            self._interrupted = True
+            _wake(self._reader)
+
+    def close(self) -> None:
+        """Send what was written, then close; does not wait."""
+        if self._transport is None or self._closing:
+            return
+        self._closing = True
+        self._transport.close()
+        if self._transport is not None:
+            self.set_deadline(read_mono_us() + LINGER_US)
+
+    async def aclose(self) -> None:
+        """Send what was written, close, and wait until it is done."""
+        self.close()
+        if self._transport is not None:
+            self._closed = self._closed or self._loop.create_future()
+            await asyncio.shield(self._closed)
+
+    def abort(self) -> None:
+        """Break the connection off at once; what was written may be lost."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        """Go over to TLS. What was read before and not taken is thrown away.
+
+        RFC 3207 §4.2: nothing that came in the clear may survive.
+
+        Raises:
+            StreamLost: the handshake failed; the text says how.
+            StreamTimeout: it took too long.
+        """
+        transport = self._transport
+        if transport is None or self._closing:
+            raise self._failure or StreamLost("connection closed")
+        self._discard_unread()
+        self._resume_reading()
+        now_us = read_mono_us()
+        left_us = TLS_HANDSHAKE_US
+        if self._deadline_us is not None:
+            left_us = max(self._deadline_us - now_us, SECOND_US)
+        try:
+            secured = await self._loop.start_tls(
+                transport,
+                self,
+                context,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=left_us / SECOND_US,
+            )
+        except (OSError, ssl.SSLError, ConnectionError) as error:
+            self.abort()
+            if read_mono_us() - now_us >= left_us:
+                raise StreamTimeout("TLS handshake took too long") from error
+            raise StreamLost(f"TLS handshake failed: {error}") from error
+        if secured is None:
+            raise StreamLost("connection lost during the TLS handshake")
+        self._transport = secured
+        self.is_tls = True
+
+    @property
+    def local_ip(self) -> str:
+        """Our address on this connection, empty on a Unix socket."""
+        return self._local()[0]
+
+    @property
+    def local_port(self) -> int:
+        """Our port on this connection, 0 on a Unix socket."""
+        return self._local()[1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether writing may still reach the peer."""
+        return self._transport is not None and not self._closing
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS session, to ask for version, cipher and peer certificate."""
+        if self._transport is None:
+            return None
+        found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return found
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Return who called on a Unix socket.
+
+        Raises:
+            StreamLost: the connection is gone, or it is no Unix socket.
+        """
+        sock = self._transport and self._transport.get_extra_info("socket")
+        if not sock or sock.family != socket.AF_UNIX:
+            raise StreamLost("no peer credentials: not a Unix socket, or closed")
+        raw = socket.socket(fileno=socket.dup(sock.fileno()))
+        with raw:
+            packed = raw.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")
+            )
+        return PeerCredentials(*struct.unpack("iII", packed))
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer_ip, self.peer_port = _plain_ip(peer[0]), peer[1]
+        if self._owner is not None:
+            self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came and wake the reader."""
+        self._unread.append(data)
+        self._unread_octets += len(data)
+        if self._unread_octets > BUFFER_OCTETS_MAX and not self._reading_paused:
+            assert self._transport is not None
+            self._reading_paused = True
+            self._transport.pause_reading()
+        _wake(self._reader)
+
+    def eof_received(self) -> bool:
+        """Note the peer's end; what we owe it can still be written."""
+        self._at_end = True
+        _wake(self._reader)
+        return not self.is_tls
+
+    def pause_writing(self) -> None:
+        """Make ``drain`` wait."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Let ``drain`` go on."""
+        self._writing_paused = False
+        _wake(self._drainer)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End: wake everyone who waits."""
+        self._transport = None
+        self._deadline_us = None
+        self._failure = StreamLost(str(exc) or "connection lost" if exc else "closed")
+        if exc is not None:
+            self._at_end = False
+        _sweeper_of(self._loop).forget(self)
+        _wake(self._reader)
+        if self._drainer is not None and not self._drainer.done():
+            self._drainer.set_exception(self._failure)
+        _wake(self._closed)
+        if self._owner is not None:
+            self._owner.lost(self)
+
+    # Within
+
+    def overdue_at(self, mono_us: int) -> bool:
+        """Whether the deadline is at or before ``mono_us``."""
+        return self._deadline_us is not None and self._deadline_us <= mono_us
+
+    def expire(self) -> None:
+        """Tell whoever waits that time is over; called by the sweeper."""
+        if self._closing:
+            self.abort()
+            return
+        for waiting in (self._reader, self._drainer):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(StreamTimeout("the peer took too long"))
+
+    def _take(self) -> bytes:
+        unread = self._unread
+        data = unread[0] if len(unread) == 1 else b"".join(unread)
+        self._discard_unread()
+        if self._reading_paused:
+            self._resume_reading()
+        return data
+
+    def _discard_unread(self) -> None:
+        self._unread.clear()
+        self._unread_octets = 0
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            if not self._closing:
+                self._transport.resume_reading()
+
+    def _local(self) -> tuple[str, int]:
+        name = self._transport and self._transport.get_extra_info("sockname")
+        return (_plain_ip(name[0]), name[1]) if isinstance(name, tuple) else ("", 0)
+
+
+class StreamOwner:
+    """Told of a stream's begin and end; a listener is one."""
+
+    def opened(self, stream: Stream) -> None:
+        """Take over a new connection."""
+
+    def lost(self, stream: Stream) -> None:
+        """Forget a connection that is gone."""
+
+
+async def connect(
+    ip: str,
+    port: int,
+    *,
+    timeout: Duration,  # noqa: ASYNC109 - a cap of ours, in our unit
+    source_ip: str | None = None,
+) -> Stream:
+    """Connect by TCP, from ``source_ip`` if given.
+
+    Raises:
+        StreamTimeout: no answer within ``timeout``.
+        OSError: refused, unreachable, or the source address is not ours.
+    """
+    loop = asyncio.get_running_loop()
+    source = (source_ip, 0) if source_ip else None
+    try:
+        async with asyncio.timeout(timeout.seconds):
+            _, stream = await loop.create_connection(
+                Stream, ip, port, local_addr=source
+            )
+    except TimeoutError as error:
+        _raise_timeout(error, f"no answer from {ip} port {port}")
+    return stream
+
+
+async def connect_unix(
+    path: str,
+    *,
+    timeout: Duration | None = None,  # noqa: ASYNC109 - as in connect
+) -> Stream:
+    """Connect to a Unix socket.
+
+    Raises:
+        StreamTimeout: the server did not accept within ``timeout``.
+        OSError: nobody listens there, or we may not.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout.seconds if timeout is not None else None):
+            _, stream = await loop.create_unix_connection(Stream, path)
+    except TimeoutError as error:
+        _raise_timeout(error, f"no answer on {path}")
+    return stream
+
+
+async def wrap(sock: socket.socket) -> Stream:
+    """Make a stream of a connected socket, which from then on belongs to it."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        _, stream = await loop.create_unix_connection(Stream, sock=sock)
+    else:
+        _, stream = await loop.create_connection(Stream, sock=sock)
+    return stream
+
+
+class _Sweeper:
+    """Expires the overdue streams of one loop."""
+
+    def __init__(self) -> None:
+        self._streams: set[Stream] = set()
+        self._is_running = False
+
+    def watch(self, stream: Stream) -> None:
+        self._streams.add(stream)
+        if not self._is_running:
+            self._schedule()
+
+    def forget(self, stream: Stream) -> None:
+        self._streams.discard(stream)
+
+    def _schedule(self) -> None:
+        self._is_running = True
+        loop = asyncio.get_running_loop()
+        loop.call_later(SWEEP_US / SECOND_US, self._sweep)
+
+    def _sweep(self) -> None:
+        mono_us = read_mono_us()
+        for stream in [s for s in self._streams if s.overdue_at(mono_us)]:
+            stream.expire()
+        if self._streams:
+            self._schedule()
+        else:
+            self._is_running = False
+
+
+_sweepers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Sweeper] = WeakKeyDictionary()
+
+
+def _sweeper_of(loop: asyncio.AbstractEventLoop) -> _Sweeper:
+    found = _sweepers.get(loop)
+    if found is None:
+        found = _sweepers[loop] = _Sweeper()
+    return found
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
+
+
+def _plain_ip(ip: str) -> str:
+    ip = ip.partition("%")[0]
+    return ip[7:] if ip.startswith("::ffff:") and "." in ip else ip
+
+
+def _raise_timeout(error: Exception, text: str) -> NoReturn:
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error  # ETIMEDOUT from the kernel is an OSError as any other
+    raise StreamTimeout(text) from error
