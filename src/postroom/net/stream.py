@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from typing import NoReturn
+from typing import NoReturn, cast
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -249,8 +249,8 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer_ip, self.peer_port = _plain_ip(peer[0]), peer[1]

@@ -1,0 +1,192 @@
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from postroom.mail.units import Duration
+from postroom.net.listener import Listener, listen
+from postroom.net.stream import (
+    Stream,
+    StreamInterrupted,
+    StreamLost,
+    connect,
+    connect_unix,
+)
+
+SOON = Duration.from_text("5s")
+
+
+def bound() -> socket.socket:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.read():
+        stream.write(data)
+        await stream.drain()
+
+
+async def call(port: int) -> Stream:
+    return await connect("127.0.0.1", port, timeout=SOON)
+
+
+async def until_sessions(listener: Listener, count: int) -> None:
+    async with asyncio.timeout(5):
+        while listener.sessions != count:  # noqa: ASYNC110 - nothing to wait on
+            await asyncio.sleep(0.001)
+
+
+async def test_serves_and_counts_sessions() -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, echo)
+    streams = [await call(port) for _ in range(3)]
+    for number, stream in enumerate(streams):
+        stream.write(b"%d" % number)
+        assert await stream.read() == b"%d" % number
+    assert listener.sessions == 3
+    for stream in streams:
+        stream.close()
+    async with asyncio.timeout(5):
+        await listener.drained()
+    assert listener.sessions == 0
+    listener.close()
+
+
+async def test_two_listeners_share_one_socket() -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    one = await listen(sock.dup(), echo)
+    other = await listen(sock.dup(), echo)
+    one.close()
+    stream = await call(port)
+    stream.write(b"x")
+    assert await stream.read() == b"x"
+    assert other.sessions == 1
+    stream.abort()
+    await other.drained()
+    other.close()
+    sock.close()
+
+
+async def test_paused_it_leaves_callers_with_the_kernel() -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, echo)
+    listener.pause()
+    stream = await call(port)
+    stream.write(b"patient")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert listener.sessions == 0
+    listener.resume()
+    assert await stream.read() == b"patient"
+    stream.abort()
+    await listener.drained()
+    listener.close()
+
+
+async def test_resume_undone_at_once_stays_paused() -> None:
+    sock = bound()
+    listener = await listen(sock, echo)
+    listener.pause()
+    listener.resume()
+    listener.pause()
+    await asyncio.sleep(0.01)
+    assert listener._server is None
+    listener.close()
+
+
+async def test_full_it_waits_for_sessions_to_end() -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, echo, sessions_max=2)
+    first, second = await call(port), await call(port)
+    await until_sessions(listener, 2)
+    third = await call(port)
+    third.write(b"third")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert listener.sessions <= 3  # one may have been accepted with the second
+    first.close()
+    second.close()
+    assert await third.read() == b"third"
+    third.abort()
+    await listener.drained()
+    listener.close()
+
+
+async def test_handler_that_raises_is_reported_and_cut_off() -> None:
+    seen: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context))
+
+    async def broken(stream: Stream) -> None:
+        raise ZeroDivisionError("bug")
+
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, broken)
+    stream = await call(port)
+    with suppress(StreamLost):
+        assert await stream.read() == b""
+    stream.abort()
+    assert isinstance(seen[0]["exception"], ZeroDivisionError)
+    await listener.drained()
+    listener.close()
+
+
+async def test_interrupt_wakes_idle_sessions() -> None:
+    async def polite(stream: Stream) -> None:
+        try:
+            await stream.read()
+        except StreamInterrupted:
+            stream.write(b"421 closing\r\n")
+
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, polite)
+    stream = await call(port)
+    await until_sessions(listener, 1)
+    listener.interrupt()
+    assert await stream.read() == b"421 closing\r\n"
+    assert await stream.read() == b""
+    stream.abort()
+    await listener.drained()
+    listener.close()
+
+
+async def test_sessions_can_be_broken_off() -> None:
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, echo)
+    stream = await call(port)
+    await until_sessions(listener, 1)
+    async with asyncio.timeout(5):
+        await listener.abort_sessions()
+    assert listener.sessions == 0
+    stream.abort()
+    listener.close()
+
+
+async def test_unix_socket_file_outlives_pause_and_close(tmp_path: Path) -> None:
+    path = tmp_path / "submit.sock"
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    kept = sock.dup()
+    listener = await listen(sock, echo)
+    listener.pause()
+    await asyncio.sleep(0)
+    listener.resume()
+    stream = await connect_unix(str(path))
+    stream.write(b"hello")
+    assert await stream.read() == b"hello"
+    stream.abort()
+    await listener.drained()
+    listener.close()
+    await asyncio.sleep(0)
+    assert path.exists()
+    kept.close()
