@@ -59,7 +59,8 @@ class Attempt(msgspec.Struct, frozen=True):
 
     ``envelope.recipients`` are just those of this try, in the order in which outcomes
     are owed; ``numbers`` are their numbers within the message, stable over retries.
-    ``say`` is where the dialogue is narrated, if someone listens.
+    ``say`` is where the dialogue is narrated, if someone listens. ``again`` says that
+    it was tried before, so that an agent may look whether it already got through.
     """
 
     queue_id: QueueId
@@ -69,3 +70,4 @@ class Attempt(msgspec.Struct, frozen=True):
     route: Route
     now: Now
     say: Say | None = None
+    again: bool = False
