@@ -1,0 +1,1 @@
+"""The public test kit: fakes, servers and scripts to test a whole site with."""
