@@ -1,0 +1,100 @@
+"""Octets in, lines out. The one place that says where a line of the dialogue ends.
+
+Only CRLF ends a line (RFC 5321 §2.3.8); a CR or LF alone is part of it. A line over
+its limit is swallowed to its end in bounded memory and told as ``LineFault``. Work is
+linear in the input however it is cut up.
+"""
+
+from enum import Enum
+from typing import Final
+
+CRLF: Final = b"\r\n"
+
+
+class LineFault(Enum):
+    """Why a line could not be had."""
+
+    TOO_LONG = "too long"
+
+
+class Inbox:
+    """What has arrived and was not looked at yet."""
+
+    __slots__ = ("_arrivals", "_at", "_data", "_searched", "_swallowing", "ended")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0  # where the next line begins
+        self._searched = 0  # up to here there is no CRLF
+        self._arrivals: list[bytes] = []
+        self._swallowing = False
+        self.ended = False
+
+    def add(self, data: bytes) -> None:
+        """Take octets from the peer; ``b""`` says that no more will come."""
+        if not data:
+            self.ended = True
+        elif self._data:
+            self._arrivals.append(data)
+        else:
+            self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data) - self._at + sum(map(len, self._arrivals))
+
+    def line(self, octets_max: int) -> bytes | LineFault | None:
+        """Return the next line without its CRLF; None if it is not complete yet.
+
+        ``octets_max`` is the limit with CRLF.
+        """
+        data = self._data
+        end = data.find(CRLF, self._searched)
+        while end < 0:
+            if not self._arrivals:
+                self._keep(octets_max)
+                return None
+            data = self._join()
+            end = data.find(CRLF, self._searched)
+        line = data[self._at : end]
+        self._at = self._searched = end + 2
+        if self._at == len(data):
+            self._data = b""
+            self._at = self._searched = 0
+        if self._swallowing or len(line) + 2 > octets_max:
+            self._swallowing = False
+            return LineFault.TOO_LONG
+        return line
+
+    def _keep(self, octets_max: int) -> None:
+        data = self._data
+        if len(data) - self._at >= octets_max:
+            self._swallowing = True
+            self._data = data = b"\r" if data.endswith(b"\r") else b""
+            self._at = 0
+        # the last octet may be the CR whose LF is still to come
+        self._searched = max(self._at, len(data) - 1)
+
+    def _join(self) -> bytes:
+        self._arrivals.insert(0, self._data[self._at :])
+        self._searched -= self._at
+        self._at = 0
+        self._data = b"".join(self._arrivals)
+        self._arrivals.clear()
+        return self._data
+
+    def take(self) -> bytes:
+        """Return all that is there and forget it."""
+        data = self._join() if self._at or self._arrivals else self._data
+        self._data = b""
+        self._at = self._searched = 0
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Undo a ``take`` in part; only right after it."""
+        self._data = data
+        self._at = self._searched = 0
+
+    def clear(self) -> None:
+        """Forget everything, also a line that is being swallowed."""
+        self.take()
+        self._swallowing = False
