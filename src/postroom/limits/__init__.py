@@ -1,0 +1,1 @@
+"""Limits: rates, concurrency windows, and the counters that all workers share."""

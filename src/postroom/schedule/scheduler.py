@@ -1,0 +1,384 @@
+"""The scheduler: what the spool is asked for next, given what is known now. Pure.
+
+It keeps records of hops, lanes and destinations, never of messages, so its size does
+not depend on the backlog. Turns go round over destinations, over the hops of a
+destination, and over the lanes of a hop; within a lane the spool gives the oldest due
+first. So neither one sender, nor one list, nor one dead hop holds up the rest.
+
+The caller's part::
+
+    accept  -> admit(): True: deliver it now | False: it stays queued, call due()
+    scan    -> due() for every hop and lane that the spool says has something due
+    always  -> next(): claims; ask the spool; claimed() with what came;
+               deliver each lease; done() with its outcomes
+    put_off -> a claim with ``put_off`` is not to be delivered: settle each of its
+               leases with that outcome and due time; no done() for these
+
+A hint that is dropped because too many hops are known is found by a later scan.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from postroom.limits.windows import FeedbackWindow
+from postroom.mail.now import Now
+from postroom.mail.outcome import Deferred, Outcome
+from postroom.mail.route import LOCAL_HOP
+from postroom.schedule.destination import Destination, Hop, PutOff
+from postroom.schedule.settings import ScheduleSettings
+
+EXPANSION_HOP = ""
+"""The hop of recipients that are still to be expanded."""
+DISCARD_HOP = "discard"
+LOCAL_HOPS = frozenset({LOCAL_HOP, EXPANSION_HOP, DISCARD_HOP})
+"""Hops that are no other host: their window is wide and fixed."""
+
+_LANES_MAX = 1_024
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """Ask the spool for up to ``count`` messages due at this hop and lane.
+
+    With ``put_off`` they are not to be tried: each is settled with that outcome and
+    due again at that time (unless it has expired).
+    """
+
+    hop: str
+    lane: int
+    count: int
+    put_off: PutOff | None = None
+
+
+class Scheduler:
+    """One worker's schedule.
+
+    Args:
+        settings: windows, rests and bounds.
+        seed: makes rests of different workers differ.
+    """
+
+    def __init__(self, settings: ScheduleSettings, seed: int) -> None:
+        self._settings = settings
+        self._seed = seed
+        self._hops: dict[str, Hop] = {}
+        self._destinations: dict[str, Destination] = {}
+        self._idle: dict[str, Hop] = {}  # oldest first
+        self._turns: deque[Destination] = deque()
+        # Those kept from going by the whole, not by their own window.
+        self._stalled: dict[Destination, None] = {}
+        self._stalled_unproven: dict[Destination, None] = {}
+        self._active = 0  # for other hosts
+        self._unproven = 0  # of these, for destinations that have not shown life
+
+    @property
+    def active(self) -> int:
+        """Messages in hand for other hosts."""
+        return self._active
+
+    @property
+    def hops(self) -> int:
+        """How many hops are remembered."""
+        return len(self._hops)
+
+    def window(self, hop: str) -> int:
+        """Return how many connections the hop's destination bears now."""
+        entry = self._hops.get(hop)
+        if entry is None:
+            return self._settings.window_start
+        return entry.destination.window.limit
+
+    def resting_until_us(self, hop: str) -> int:
+        """Return when (monotonic) the hop's rest ends; 0 if it does not rest."""
+        entry = self._hops.get(hop)
+        return entry.destination.rests_until_us if entry else 0
+
+    def due(self, hop: str, lane: int, now: Now) -> None:
+        """Take the hint that something is due there."""
+        entry = self._hops.get(hop) or self._remember(hop)
+        if entry is None:
+            return
+        if lane in entry.asking:
+            entry.again.add(lane)
+        elif lane not in entry.due and len(entry.due) < _LANES_MAX:
+            self._idle.pop(hop, None)
+            self._want(entry, lane)
+
+    def admit(self, hop: str, lane: int, now: Now) -> bool:
+        """Whether a message that was just accepted may go at once.
+
+        If so it counts as started, and ``done`` is owed. It may not overtake mail
+        that is due for the same destination.
+        """
+        entry = self._hops.get(hop) or self._remember(hop)
+        if entry is None:
+            return False
+        destination = entry.destination
+        if destination.waiting or destination.rests_until_us:
+            return False
+        if self._room(destination) <= 0:
+            return False
+        if not entry.active:
+            self._idle.pop(hop, None)
+        self._count(entry, 1)
+        return True
+
+    def started(self, hop: str, more: int) -> None:
+        """Count more as started: one admitted message had several leases."""
+        self._count(self._hops[hop], more)
+
+    def next(self, now: Now) -> list[Claim]:
+        """Return what to claim now; what is asked for counts as started."""
+        claims: list[Claim] = []
+        turns = self._turns
+        while turns and len(claims) < self._settings.claims_max:
+            destination = turns.popleft()
+            destination.queued = False
+            claim = self._turn(destination, now)
+            if claim is not None:
+                claims.append(claim)
+                self._queue(destination)
+        return claims
+
+    def claimed(self, hop: str, lane: int, asked: int, got: int, now: Now) -> None:
+        """Take note of what a claim brought: fewer than asked empties the lane.
+
+        A claim that failed is told as ``got=0`` and followed by ``due`` later.
+        """
+        entry = self._hops[hop]
+        put_off = entry.asking.pop(lane)
+        if put_off:
+            entry.destination.putting_off = False
+        else:
+            self._count(entry, got - asked)
+        if got >= asked or lane in entry.again:
+            entry.again.discard(lane)
+            self._want(entry, lane)
+        else:
+            self._queue(entry.destination)
+            self._note_if_idle(entry)
+        self._unstall()
+
+    def done(self, hop: str, lane: int, outcomes: Sequence[Outcome], now: Now) -> None:
+        """Take the outcomes of one message that was started.
+
+        Without outcomes (the attempt broke off by our own fault) nothing is learned.
+        """
+        entry = self._hops.get(hop)
+        if entry is None or not entry.active:
+            return  # a put-off claim's lease: there is nothing to learn from it
+        self._count(entry, -1)
+        destination = entry.destination
+        failure = _hop_failure(outcomes)
+        if failure is not None:
+            self._fail(destination, failure, now)
+        elif outcomes:
+            self._succeed(destination)
+        if destination.waiting:
+            self._queue(destination)
+        if self._stalled or self._stalled_unproven:
+            self._unstall()
+        if not entry.active:
+            self._note_if_idle(entry)
+
+    def bind(self, hop: str, destination: str) -> None:
+        """Let a hop share limits with all others that go to ``destination``.
+
+        To be called after each MX resolution. A hop whose DNS does not answer keeps
+        the destination it had.
+        """
+        entry = self._hops.get(hop)
+        if entry is None or entry.destination.name == destination:
+            return
+        old = entry.destination
+        new = self._destinations.get(destination)
+        if new is None:
+            new = self._new_destination(destination, local=old.local)
+        self._move(entry, old, new)
+
+    def wake_at(self, now: Now) -> int | None:
+        """When (monotonic) to call ``next`` unasked; None if only hints can help.
+
+        There is no timer for rests: mail for a resting destination is put off in the
+        spool until the rest ends, and the spool's own next due time brings it back.
+        """
+        return now.mono_us if self._turns else None
+
+    # -- turns ---------------------------------------------------------------
+
+    def _turn(self, destination: Destination, now: Now) -> Claim | None:
+        put_off = destination.put_off(now)
+        if put_off is not None:
+            if destination.putting_off or not destination.waiting:
+                return None
+            destination.putting_off = True
+            entry, lane = self._take_lane(destination, put_off=True)
+            return Claim(entry.name, lane, self._settings.put_off_max, put_off)
+        if not destination.waiting:
+            return None
+        room = self._room(destination)
+        if room <= 0:
+            if self._own_room(destination) > 0:
+                self._stall(destination)
+            return None
+        share = max(1, room // destination.waiting)
+        count = min(share, self._settings.claim_max)
+        entry, lane = self._take_lane(destination, put_off=False)
+        self._count(entry, count)
+        return Claim(entry.name, lane, count)
+
+    def _take_lane(self, destination: Destination, *, put_off: bool) -> tuple[Hop, int]:
+        name = next(iter(destination.ring))
+        entry = destination.ring.pop(name)
+        lane = next(iter(entry.due))
+        del entry.due[lane]
+        entry.asking[lane] = put_off
+        destination.waiting -= 1
+        if entry.due:
+            destination.ring[name] = entry  # at the end
+        return entry, lane
+
+    def _want(self, entry: Hop, lane: int) -> None:
+        entry.due[lane] = None
+        destination = entry.destination
+        destination.ring.setdefault(entry.name, entry)
+        destination.waiting += 1
+        self._queue(destination)
+
+    def _queue(self, destination: Destination) -> None:
+        if destination.waiting and not destination.queued:
+            destination.queued = True
+            self._turns.append(destination)
+
+    def _stall(self, destination: Destination) -> None:
+        if destination.window.proven:
+            self._stalled[destination] = None
+        else:
+            self._stalled_unproven[destination] = None
+
+    def _unstall(self) -> None:
+        # Only as many as there is room for: thousands may be stalled.
+        room = self._settings.active_max - self._active
+        self._release(self._stalled, room)
+        self._release(self._stalled_unproven, min(room, self._unproven_room()))
+
+    def _release(self, stalled: dict[Destination, None], room: int) -> None:
+        while stalled and room > 0:
+            destination = next(iter(stalled))
+            del stalled[destination]
+            self._queue(destination)
+            room -= 1
+
+    def _unproven_room(self) -> int:
+        # Half is kept for destinations that answer: hosts that only hang cannot
+        # fill the active set.
+        return max(1, self._settings.active_max // 2) - self._unproven
+
+    # -- room ----------------------------------------------------------------
+
+    def _own_room(self, destination: Destination) -> int:
+        window = destination.window
+        if window.proven and not destination.local:
+            return window.limit * self._settings.messages_ahead - destination.active
+        return window.limit - destination.active
+
+    def _room(self, destination: Destination) -> int:
+        room = self._own_room(destination)
+        if destination.local:
+            return room
+        room = min(room, self._settings.active_max - self._active)
+        if not destination.window.proven:
+            room = min(room, self._unproven_room())
+        return room
+
+    def _count(self, entry: Hop, change: int) -> None:
+        entry.active += change
+        destination = entry.destination
+        destination.active += change
+        if not destination.local:
+            self._active += change
+            if not destination.window.proven:
+                self._unproven += change
+
+    # -- feedback ------------------------------------------------------------
+
+    def _succeed(self, destination: Destination) -> None:
+        if not (destination.window.proven or destination.local):
+            self._unproven -= destination.active
+        destination.succeeded()
+        if destination.rests_until_us:  # it answers after all
+            destination.rests_until_us = 0
+
+    def _fail(self, destination: Destination, failure: Deferred, now: Now) -> None:
+        if destination.window.proven and not destination.local:
+            self._unproven += destination.active
+        if destination.failed() and destination.put_off(now) is None:
+            self._seed += 1
+            destination.rest(failure, now, self._settings, self._seed)
+
+    # -- what is remembered ----------------------------------------------------
+
+    def _remember(self, hop: str) -> Hop | None:
+        if len(self._hops) >= self._settings.hops_max and not self._forget_one():
+            return None
+        destination = self._destinations.get(hop)
+        if destination is None:
+            destination = self._new_destination(hop, local=hop in LOCAL_HOPS)
+        entry = Hop(hop, destination)
+        destination.hops += 1
+        self._hops[hop] = self._idle[hop] = entry
+        return entry
+
+    def _new_destination(self, name: str, *, local: bool) -> Destination:
+        settings = self._settings
+        if local:
+            window = FeedbackWindow(settings.local_window, settings.local_window)
+        else:
+            start = min(settings.window_start, settings.window_max)
+            window = FeedbackWindow(start, settings.window_max)
+        destination = Destination(name, window, local=local)
+        self._destinations[name] = destination
+        return destination
+
+    def _forget_one(self) -> bool:
+        for hop in self._idle:
+            entry = self._idle.pop(hop)
+            del self._hops[hop]
+            self._unbind(entry.destination)
+            return True
+        return False
+
+    def _unbind(self, destination: Destination) -> None:
+        destination.hops -= 1
+        if not destination.hops:
+            del self._destinations[destination.name]
+
+    def _note_if_idle(self, entry: Hop) -> None:
+        if entry.is_idle:
+            self._idle[entry.name] = entry
+
+    def _move(self, entry: Hop, old: Destination, new: Destination) -> None:
+        count, waiting = entry.active, len(entry.due)
+        self._count(entry, -count)
+        old.waiting -= waiting
+        old.ring.pop(entry.name, None)
+        if True in entry.asking.values():
+            old.putting_off = False
+            new.putting_off = True
+        entry.destination = new
+        new.hops += 1
+        self._count(entry, count)
+        if waiting:
+            new.ring[entry.name] = entry
+            new.waiting += waiting
+            self._queue(new)
+        self._queue(old)
+        self._unbind(old)
+
+
+def _hop_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
+    for outcome in outcomes:
+        if isinstance(outcome, Deferred) and outcome.hop_failed:
+            return outcome
+    return None
