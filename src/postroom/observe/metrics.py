@@ -1,0 +1,86 @@
+"""Counters made from events: what happened, how often, since the process began.
+
+Names are stable words joined by dots, such as ``messages.queued`` or
+``attempts.deferred.smtp``; none contains text from a peer.
+"""
+
+from postroom.mail.outcome import Deferred, Delivered
+from postroom.observe.events import (
+    AnyEvent,
+    AttemptDone,
+    CommandRejected,
+    HookFailed,
+    HookSlow,
+    LoggedIn,
+    LoginFailed,
+    MailboxSession,
+    MessageDiscarded,
+    MessageQueued,
+    MessageShunted,
+    ReportQueued,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SpoolFailed,
+)
+
+
+class Metrics:
+    """The counters of one process.
+
+    Attributes:
+        counts: name to number; a name appears when it was first counted.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def count(self, event: AnyEvent) -> None:
+        """Take an event into account."""
+        match event:
+            case MessageQueued():
+                self._add("messages.queued")
+                self._add("messages.octets", event.size_octets)
+                self._add("messages.recipients", event.recipients)
+            case AttemptDone():
+                self._add(f"attempts.{_word(event)}.{event.agent}")
+            case SessionOpened():
+                self._add(f"sessions.{event.service}")
+            case SessionClosed() if event.how != "quit":
+                self._add(f"sessions.{event.service}.{event.how}")
+            case SessionRefused():
+                self._add(f"refused.{event.service}")
+            case CommandRejected():
+                self._add(f"rejected.{event.reply[:1]}yz")
+            case MailboxSession():
+                self._add("mailbox.retrieved", event.retrieved)
+                self._add("mailbox.octets", event.retrieved_octets)
+                self._add("mailbox.deleted", event.deleted)
+            case _:
+                if name := _PLAIN.get(type(event)):
+                    self._add(name)
+
+    def _add(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
+_PLAIN: dict[type[AnyEvent], str] = {
+    MessageDiscarded: "messages.discarded",
+    MessageShunted: "messages.shunted",
+    ReportQueued: "reports.queued",
+    LoggedIn: "logins.accepted",
+    LoginFailed: "logins.refused",
+    HookFailed: "hooks.failed",
+    HookSlow: "hooks.slow",
+    SpoolFailed: "spool.failed",
+}
+
+
+def _word(event: AttemptDone) -> str:
+    match event.outcome:
+        case Delivered():
+            return "delivered"
+        case Deferred():
+            return "deferred"
+        case _:
+            return "failed"
