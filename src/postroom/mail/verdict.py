@@ -41,15 +41,17 @@ class Accept(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """Refuse for good, with this 5yz reply."""
+    """Refuse for good, with this 5yz reply; ``rule`` names the hook that said so."""
 
     reply: Reply
+    rule: str = ""
 
 
 class Defer(msgspec.Struct, frozen=True):
-    """Refuse for now, with this 4yz reply."""
+    """Refuse for now, with this 4yz reply; ``rule`` names the hook that said so."""
 
     reply: Reply
+    rule: str = ""
 
 
 class Discard(msgspec.Struct, frozen=True):
