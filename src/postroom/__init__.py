@@ -9,16 +9,53 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from postroom.mail.address import Address
     from postroom.mail.envelope import Envelope
+    from postroom.mail.route import Route
+    from postroom.policy.changes import (
+        add_header,
+        add_recipient,
+        prepend_header,
+        quarantine,
+        remove_header,
+        remove_recipient,
+        replace_body,
+        replace_header,
+    )
     from postroom.policy.hooks import accept, defer, discard, hook, reject
 
 __version__ = "0.1.0"
 
-__all__ = ["Address", "Envelope", "accept", "defer", "discard", "hook", "reject"]
+__all__ = [
+    "Address",
+    "Envelope",
+    "Route",
+    "accept",
+    "add_header",
+    "add_recipient",
+    "defer",
+    "discard",
+    "hook",
+    "prepend_header",
+    "quarantine",
+    "reject",
+    "remove_header",
+    "remove_recipient",
+    "replace_body",
+    "replace_header",
+]
 
 _HOME = {
     "Address": "postroom.mail.address",
     "Envelope": "postroom.mail.envelope",
+    "Route": "postroom.mail.route",
     "accept": "postroom.policy.hooks",
+    "add_header": "postroom.policy.changes",
+    "add_recipient": "postroom.policy.changes",
+    "prepend_header": "postroom.policy.changes",
+    "quarantine": "postroom.policy.changes",
+    "remove_header": "postroom.policy.changes",
+    "remove_recipient": "postroom.policy.changes",
+    "replace_body": "postroom.policy.changes",
+    "replace_header": "postroom.policy.changes",
     "defer": "postroom.policy.hooks",
     "discard": "postroom.policy.hooks",
     "hook": "postroom.policy.hooks",

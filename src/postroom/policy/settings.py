@@ -1,0 +1,97 @@
+"""Settings of policy: the site's module, its time limits, and the built-in guards."""
+
+import msgspec
+
+from postroom.limits.gcra import Rate
+from postroom.mail.units import Duration
+from postroom.policy.session import parse_network
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class PolicySettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """The ``[policy]`` section."""
+
+    module: str = ""
+    """The site's policy module: a ``.py`` file, or a directory with ``__init__.py``.
+    Empty for none."""
+
+    async_timeout: Duration = Duration.from_text("10s")
+    """How long an ``async def`` hook may take; then ``451 4.3.0``."""
+
+    blocking_timeout: Duration = Duration.from_text("10s")
+    """How long the client waits for a ``blocking=True`` hook; then ``451 4.3.0``."""
+
+    blocking_threads_max: int = 8
+    """Threads for ``blocking=True`` hooks in each worker."""
+
+    blocking_waiting_max: int = 1000
+    """Calls of ``blocking=True`` hooks that may wait for a thread in each worker; more
+    get ``451 4.3.0``."""
+
+    slow_after: Duration = Duration.from_text("20ms")
+    """A plain hook that takes longer is named in the log, because it held up the whole
+    worker."""
+
+    relay_networks: tuple[str, ...] = ()
+    """Clients that may send to domains which are not ours; others get ``550 5.7.1``.
+    By default none, not even loopback: a proxy or a tunnel on this machine would make
+    strangers look local. The ``sendmail`` command needs no entry."""
+
+    relay_logins: bool = True
+    """Whether clients that logged in may send to domains which are not ours."""
+
+    sender_domain_required: bool = True
+    """Whether MAIL needs a sender with a domain; ``MAIL FROM:<joe>`` gets
+    ``553 5.5.4``. The null sender is always accepted, and so are bare names from
+    ``relay_networks``."""
+
+    hops_max: int = 50
+    """Received fields that a message may carry; more get ``554 5.4.6``."""
+
+    connection_rate: str = ""
+    """Connections of one client, as ``"60/1m"``; more get ``421 4.7.0``. Empty for no
+    limit. An IPv6 client is its /64; the rates count over all workers."""
+
+    message_rate: str = ""
+    """Messages (MAIL) of one client, as ``"1000/1h"``; more get ``450 4.7.1``."""
+
+    recipient_rate: str = ""
+    """Recipients (RCPT) of one client, as ``"5000/1h"``; more get ``450 4.7.1``."""
+
+    rate_free_networks: tuple[str, ...] = LOOPBACK
+    """Clients whose rates are not limited."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        for network in (*self.relay_networks, *self.rate_free_networks):
+            parse_network(network)
+        for rate in (self.connection_rate, self.message_rate, self.recipient_rate):
+            parse_rate(rate)
+        for name in ("blocking_threads_max", "blocking_waiting_max", "hops_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+def parse_rate(text: str) -> Rate | None:
+    """Read ``"1000/1h"``: so many per time, all of them at once if need be.
+
+    The empty text is no limit.
+
+    Raises:
+        ValueError: the text is no rate; the message says what is expected.
+    """
+    if not text:
+        return None
+    count, slash, period = text.partition("/")
+    try:
+        if not slash or not count.isdecimal() or int(count) < 1:
+            raise ValueError(text)
+        length = Duration.from_text(period)
+    except ValueError:
+        raise ValueError(f'"{text}" is no rate: write "1000/1h"') from None
+    if length < 1:
+        raise ValueError(f'"{text}" is no rate: the time is zero')
+    return Rate(int(count), length, burst=int(count))
