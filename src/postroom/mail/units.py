@@ -2,8 +2,8 @@
 
 import re
 
-_DURATION = re.compile(r"(?:(\d+)(us|ms|s|m|h|d|w))+")
-_DURATION_PART = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
+_DURATION = re.compile(r"(?:([0-9]+)(us|ms|s|m|h|d|w))+")
+_DURATION_PART = re.compile(r"([0-9]+)(us|ms|s|m|h|d|w)")
 _US = {
     "us": 1,
     "ms": 1_000,
@@ -13,7 +13,7 @@ _US = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
-_SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?")
+_SIZE = re.compile(r"([0-9]+) ?(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?")
 _OCTETS = {
     None: 1,
     "B": 1,

@@ -1,0 +1,68 @@
+"""Applying what the ``message`` phase wants changed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, assert_never
+
+from postroom.mail.envelope import Recipient
+from postroom.mail.message import (
+    Add,
+    MemoryBody,
+    Message,
+    Prepend,
+    Remove,
+    Replace,
+)
+from postroom.mail.verdict import (
+    AddRecipient,
+    Change,
+    Quarantine,
+    RemoveRecipient,
+    ReplaceBody,
+)
+from postroom.route.drive import Facts, drive
+from postroom.route.router import Router
+from postroom.services.accept import Routed
+
+
+class Changed(NamedTuple):
+    """A message on its way into the queue; ``held`` is the reason of a quarantine."""
+
+    message: Message
+    routed: Sequence[Routed]
+    held: str = ""
+
+
+async def apply_changes(
+    begun: Changed, changes: Sequence[Change], router: Router, facts: Facts
+) -> Changed:
+    """Return the message, its recipients and its state with all changes made.
+
+    A recipient that is added goes through the router like any other; one the router
+    does not know is left out. What was received stays as it is: changes to the header
+    are kept as edits.
+    """
+    message, held = begun.message, begun.held
+    routed = list(begun.routed)
+    for change in changes:
+        match change:
+            case Prepend() | Add() | Remove() | Replace():
+                edits = (*message.edits, change)
+                message = Message(
+                    message.header,
+                    message.body,
+                    edits,
+                    has_separator=message.has_separator,
+                )
+            case ReplaceBody(body):
+                message = Message(message.header, MemoryBody(body), message.edits)
+            case AddRecipient(address):
+                routing = await drive(router.classify(address), facts)
+                if routing.kind in ("local", "relay"):
+                    routed.append(Routed(Recipient(address), routing.to_route()))
+            case RemoveRecipient(address):
+                routed = [r for r in routed if r.recipient.address != address]
+            case Quarantine(reason):
+                held = reason
+            case _:
+                assert_never(change)
+    return Changed(message, routed, held)

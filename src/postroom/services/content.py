@@ -1,0 +1,224 @@
+"""The content of one message as it arrives: in memory while small, then on disk.
+
+At the end it is parted into header and body, shown to the ``message`` phase, stamped
+with our Received field and queued. The reply that is owed comes back as a value; when
+it is not positive nothing was kept.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, assert_never
+
+from postroom.mail.envelope import Envelope
+from postroom.mail.headers import split_message
+from postroom.mail.ids import QueueId
+from postroom.mail.message import Body, MemoryBody, Message, Prepend
+from postroom.mail.now import Now
+from postroom.mail.reply import Reply
+from postroom.mail.trace import received_field
+from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
+from postroom.observe.events import MessageDiscarded, SpoolFailed
+from postroom.policy.session import MessageSubject, RouteSubject, Session
+from postroom.route.router import Routing
+from postroom.services.accept import Routed
+from postroom.services.changes import Changed, apply_changes
+from postroom.smtp import replies
+from postroom.smtp.server import EndOfData
+from postroom.spool.spool import BodyWriter, SpoolError, SpoolFull
+
+if TYPE_CHECKING:
+    from postroom.services.generation import Generation
+    from postroom.services.receive import Tools
+
+_NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
+_SPOOL_ERROR = Reply.of(451, "4.3.0", "Cannot store the message, try again later")
+_HEADER_TOO_LARGE = Reply.of(552, "5.3.4", "Header block is too large")
+
+
+class Content:
+    """Collects one message. Made by ``begin``; ``release`` must be called at the end."""
+
+    def __init__(self, tools: "Tools", generation: "Generation") -> None:
+        self._tools = tools
+        self._generation = generation
+        self.queue_id: QueueId = tools.acceptor.next_id(tools.clock())
+        self._held_octets = tools.spool.body_memory_octets_max
+        self._chunks: list[bytes] = []
+        self._octets = 0
+        self._header = b""
+        self._has_separator = False
+        self._writer: BodyWriter | None = None
+        self._failure: Reply | None = None
+
+    @classmethod
+    async def begin(cls, tools: "Tools", generation: "Generation") -> "Content":
+        """Wait until there is memory for another message, then begin it."""
+        content = cls(tools, generation)
+        if not tools.budget.try_take(content._held_octets):
+            await tools.budget.take(content._held_octets)
+        return content
+
+    async def abandon(self) -> None:
+        """Throw away what came so far; nothing was promised."""
+        await self._drop()
+        self.release()
+
+    def release(self) -> None:
+        """Give back the memory."""
+        if self._held_octets:
+            self._tools.budget.give_back(self._held_octets)
+            self._held_octets = 0
+
+    def add(self, data: bytes) -> Awaitable[None] | None:
+        """Take the next piece; what is returned, if anything, must be awaited."""
+        if self._failure is not None:
+            return None  # it is refused at the end; nothing is kept until then
+        if self._writer is not None:
+            return self._write(data)
+        self._chunks.append(data)
+        self._octets += len(data)
+        if self._octets > self._tools.spool.body_memory_octets_max:
+            return self._move_to_disk()
+        return None
+
+    async def finish(
+        self,
+        end: EndOfData,
+        session: Session,
+        envelope: Envelope,
+        routings: Sequence[Routing],
+    ) -> Reply:
+        """Judge and queue the whole message; returns the reply that is owed."""
+        refusal = end.refusal or self._failure
+        if refusal is not None:
+            await self._drop()
+            return refusal
+        if not envelope.recipients:
+            return await self._discard("policy discarded every recipient")
+        try:
+            return await self._finish(session, envelope, routings)
+        except SpoolError as error:
+            return self._spool_failed(error)
+
+    async def _finish(
+        self, session: Session, envelope: Envelope, routings: Sequence[Routing]
+    ) -> Reply:
+        message = await self._message()
+        verdict = await self._judge(session, envelope, message)
+        match verdict:
+            case Reject(reply) | Defer(reply):
+                await self._drop()
+                return reply
+            case Discard(reason):
+                return await self._discard(reason)
+            case Accept(changes):
+                pass
+            case _:
+                assert_never(verdict)
+        routed = [
+            Routed(recipient, routing.to_route())
+            for recipient, routing in zip(envelope.recipients, routings, strict=True)
+        ]
+        changed = Changed(message, routed)
+        if changes:
+            generation = self._generation
+            changed = await apply_changes(
+                changed, changes, generation.router, generation.facts
+            )
+        if not changed.routed:
+            return await self._discard("policy removed every recipient")
+        routed = await self._choose_routes(session, envelope, changed.routed)
+        await self._tools.acceptor.accept(
+            self.queue_id,
+            envelope,
+            self._stamped(changed.message, envelope),
+            routed,
+            held=changed.held,
+        )
+        return replies.queued(self.queue_id)
+
+    async def _message(self) -> Message:
+        if self._writer is not None:
+            body: Body = await self._writer.finish()
+            return Message(self._header, body, has_separator=self._has_separator)
+        chunks = self._chunks
+        content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        header, rest, has_separator = split_message(content)
+        return Message(header, MemoryBody(rest), has_separator=has_separator)
+
+    async def _judge(
+        self, session: Session, envelope: Envelope, message: Message
+    ) -> Verdict:
+        subject = MessageSubject(envelope, message, message.size)
+        verdict = self._generation.chain.decide_now("message", session, subject)
+        if isinstance(verdict, Awaitable):
+            return await verdict
+        return verdict
+
+    async def _choose_routes(
+        self, session: Session, envelope: Envelope, routed: Sequence[Routed]
+    ) -> Sequence[Routed]:
+        chain = self._generation.chain
+        if not chain.has("route"):
+            return routed
+        chosen = []
+        for recipient, route in routed:
+            if route is not None:
+                subject = RouteSubject(
+                    recipient.address, route, envelope.sender, self.queue_id
+                )
+                route = await chain.choose(session, subject)
+            chosen.append(Routed(recipient, route))
+        return chosen
+
+    def _stamped(self, message: Message, envelope: Envelope) -> Message:
+        arrival_us = envelope.arrival_us
+        field = received_field(
+            envelope,
+            self.queue_id,
+            self._generation.hostname,
+            arrival_us,
+            self._tools.zone_offset_s(arrival_us),
+        )
+        edits = (*message.edits, Prepend(field))
+        return Message(
+            message.header, message.body, edits, has_separator=message.has_separator
+        )
+
+    async def _discard(self, reason: str) -> Reply:
+        await self._drop()
+        now: Now = self._tools.clock()
+        self._tools.emit(
+            MessageDiscarded(utc_us=now.utc_us, queue_id=self.queue_id, reason=reason)
+        )
+        return replies.queued(self.queue_id)
+
+    async def _move_to_disk(self) -> None:
+        content = b"".join(self._chunks)
+        header, rest, has_separator = split_message(content)
+        if not rest or len(header) > self._generation.receive.header_octets_max:
+            self._failure = _HEADER_TOO_LARGE
+            return
+        self._chunks = []
+        self._header, self._has_separator = header, has_separator
+        self._writer = self._tools.spool.body_writer(self.queue_id)
+        await self._write(rest)
+
+    async def _write(self, data: bytes) -> None:
+        assert self._writer is not None
+        try:
+            await self._writer.write(data)
+        except SpoolError as error:
+            self._failure = self._spool_failed(error)
+            await self._drop()
+
+    async def _drop(self) -> None:
+        self._chunks = []
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await writer.abandon()
+
+    def _spool_failed(self, error: SpoolError) -> Reply:
+        now = self._tools.clock()
+        shard = self._tools.spool.shard
+        self._tools.emit(SpoolFailed(utc_us=now.utc_us, shard=shard, error=str(error)))
+        return _NO_SPACE if isinstance(error, SpoolFull) else _SPOOL_ERROR

@@ -1,0 +1,24 @@
+"""A generation: everything a reload changes, made whole and swapped at once.
+
+Sessions and attempts keep the generation they began with.
+"""
+
+from typing import NamedTuple
+
+from postroom.policy.chain import Chain
+from postroom.route.drive import Facts
+from postroom.route.router import Router
+from postroom.services.settings import ReceiveSettings
+from postroom.smtp.settings import ServerSettings
+
+
+class Generation(NamedTuple):
+    """One set of settings, tables and hooks that belong together."""
+
+    number: int
+    hostname: str
+    server: ServerSettings
+    receive: ReceiveSettings
+    chain: Chain
+    router: Router
+    facts: Facts

@@ -1,0 +1,123 @@
+"""The SMTP service: takes connections, keeps their number within bounds, runs sessions.
+
+A client over a limit is told 421 and goes. What a client does wrong is answered in its
+session; what breaks a session is an event and concerns nobody else.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from postroom.mail.envelope import Origin
+from postroom.mail.now import Now
+from postroom.mail.reply import Reply
+from postroom.net.stream import Stream
+from postroom.observe.events import (
+    AnyEvent,
+    Lifecycle,
+    SessionClosed,
+    SessionRefused,
+)
+from postroom.services.accept import Acceptor
+from postroom.services.budget import Budget
+from postroom.services.generation import Generation
+from postroom.services.session import Conversation, SmtpSession
+from postroom.spool.spool import Spool
+
+_TOO_MANY = Reply.of(421, "4.3.2", "too many sessions, try again later")
+_TOO_MANY_YOURS = Reply.of(421, "4.7.0", "too many sessions from your address")
+
+
+class Counters(Protocol):
+    """Counts that all workers share."""
+
+    def add(self, key: str, amount: int, bound: int) -> bool:
+        """Add, unless the sum over all workers would go over ``bound``."""
+
+    def release(self, key: str, amount: int) -> None:
+        """Take back what was added."""
+
+
+class Tools(NamedTuple):
+    """What every session of this worker works with."""
+
+    spool: Spool
+    acceptor: Acceptor
+    budget: Budget
+    counters: Counters
+    emit: Callable[[AnyEvent], None]
+    clock: Callable[[], Now]
+    zone_offset_s: Callable[[int], int]
+
+
+class ReceiveService:
+    """Serves SMTP. ``generation`` may be swapped; sessions keep theirs."""
+
+    def __init__(self, generation: Generation, tools: Tools) -> None:
+        self.generation = generation
+        self._tools = tools
+
+    async def serve(self, stream: Stream, listener: str) -> None:
+        """Serve one connection from greeting to end."""
+        counters, receive = self._tools.counters, self.generation.receive
+        client = f"smtp:{stream.peer_ip}"
+        if not counters.add("smtp", 1, receive.sessions_max):
+            return await self._turn_away(stream, _TOO_MANY, "sessions_max")
+        try:
+            if not counters.add(client, 1, receive.sessions_per_client_max):
+                limit = "sessions_per_client_max"
+                return await self._turn_away(stream, _TOO_MANY_YOURS, limit)
+            try:
+                await self.converse(
+                    stream,
+                    Origin(
+                        protocol="SMTP",
+                        client_ip=stream.peer_ip,
+                        client_port=stream.peer_port,
+                        listener=listener,
+                    ),
+                )
+            finally:
+                counters.release(client, 1)
+        finally:
+            counters.release("smtp", 1)
+
+    async def converse(self, stream: Conversation, origin: Origin) -> None:
+        """Run a session over anything that reads and writes, then close it."""
+        began = self._tools.clock()
+        session = SmtpSession(stream, self.generation, self._tools, origin)
+        how = "error"
+        try:
+            how = await session.run()
+        except Exception as error:  # our mistake must not take the worker down
+            self._tell(f"SMTP session failed: {error!r}")
+            session.say_sorry()
+        finally:
+            await session.aclose()
+            await stream.aclose()
+            now = self._tools.clock()
+            self._tools.emit(
+                SessionClosed(
+                    utc_us=now.utc_us,
+                    service="smtp",
+                    origin=session.origin,
+                    how=how,
+                    messages=session.messages,
+                    duration_us=now.mono_us - began.mono_us,
+                )
+            )
+
+    async def _turn_away(self, stream: Stream, reply: Reply, why: str) -> None:
+        self._tools.emit(
+            SessionRefused(
+                utc_us=self._tools.clock().utc_us,
+                service="smtp",
+                client_ip=stream.peer_ip,
+                why=why,
+            )
+        )
+        stream.write(reply.to_wire())
+        await stream.aclose()
+
+    def _tell(self, what: str) -> None:
+        now = self._tools.clock()
+        self._tools.emit(Lifecycle(utc_us=now.utc_us, what=what, level="error"))

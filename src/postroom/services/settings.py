@@ -1,0 +1,44 @@
+"""Settings of the loops: how many sessions, how long they may take, what is in hand."""
+
+import msgspec
+
+from postroom.mail.units import Duration, Size
+
+
+class ReceiveSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """What the SMTP service allows its clients, for the whole system."""
+
+    sessions_max: int = 1000
+    """Sessions at a time over all workers; further ones get 421 4.3.2."""
+    sessions_per_client_max: int = 100
+    """Sessions at a time from one address; further ones get 421 4.7.0."""
+    command_timeout: Duration = Duration.from_text("5m")
+    """How long a client may think between commands (RFC 5321 §4.5.3.2.7); 421 4.4.2."""
+    data_timeout: Duration = Duration.from_text("3m")
+    """How long a client may pause within DATA (RFC 5321 §4.5.3.2.5); 421 4.4.2."""
+    transaction_memory_max: Size = Size.from_text("64MiB")
+    """Octets of messages being received that one worker holds in memory; at the
+    bound it stops reading, it does not refuse."""
+    header_octets_max: Size = Size.from_text("128KiB")
+    """Longest header block; 552 5.3.4."""
+    banner: str = "ESMTP Postroom"
+    """What follows the host name in the greeting."""
+
+
+class DeliverSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """How the delivery loop works through what is due."""
+
+    attempts_max: int = 200
+    """Attempts at a time in one worker."""
+    lanes: int = 16
+    """Into how many lanes the senders of a hop are dealt, so that one cannot fill it."""
+    scan_interval: Duration = Duration.from_text("30s")
+    """How often the spool is searched for due mail that no hint told of."""
+    attempt_timeout: Duration = Duration.from_text("1h")
+    """After this an attempt is given up and deferred, whatever the agent says."""
+    double_bounce_to: str = "postmaster"
+    """Who gets reports that cannot be sent to a sender; empty drops them."""
