@@ -1,0 +1,1 @@
+"""What operators ask for and say: control sockets, and the supervisor's link."""

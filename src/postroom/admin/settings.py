@@ -1,0 +1,33 @@
+"""Settings of the processes: how many, as whom, and how they are watched and asked."""
+
+import msgspec
+
+from postroom.mail.units import Duration
+
+
+class ProcessSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """The supervisor and its workers."""
+
+    workers: int | None = None
+    """How many workers; one per core if not given. 0 runs everything in the one
+    process that was started, for trials."""
+    user: str = ""
+    """The user that workers run as. Needed when started as root; else it has to be
+    the user that starts, or empty."""
+    group: str = ""
+    """The workers' group; the user's own if empty."""
+    operator_group: str = ""
+    """Members may use the control sockets, besides root and the user above."""
+    heartbeat: Duration = Duration.from_text("2s")
+    """How often a worker gives a sign of life."""
+    heartbeat_timeout: Duration = Duration.from_text("10s")
+    """After how long a silent worker is killed and started anew."""
+    start_timeout: Duration = Duration.from_text("60s")
+    """How long a worker may take to come up, or to build a new generation."""
+    drain_s_max: int = 30
+    """Seconds that a stopping worker has to finish what is in hand; then it is
+    killed. What it had not finished is in the queue, or was never acknowledged."""
+    bind_timeout: Duration = Duration.from_text("30s")
+    """How long to wait for addresses that the workers of a killed server still hold."""

@@ -1,0 +1,1 @@
+"""The supervisor: binds sockets, starts workers and watches them."""
