@@ -17,7 +17,7 @@ from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net.stream import Stream, StreamError, wrap
 
-LINE_OCTETS_MAX = 64 * 1024
+LINE_OCTETS_MAX = 4 * 1024 * 1024
 """Longest message on the link; a longer one means a broken peer."""
 
 
@@ -45,6 +45,8 @@ class Job(msgspec.Struct, frozen=True):
         generation: grows with every start of any worker, also over restarts of the
             supervisor: the fence of its leases.
         config_path: the configuration file, absolute.
+        config_text: its text when it was last found good, which is what is in force:
+            the file itself may have been broken since.
         listeners: the sockets to accept on; they stay the supervisor's.
         link_fd: the worker's end of the socket pair; -1 without a supervisor.
         counters_fd: the memory shared by all workers for limits; -1 for none.
@@ -56,6 +58,7 @@ class Job(msgspec.Struct, frozen=True):
     workers: int
     generation: int
     config_path: str
+    config_text: str
     listeners: tuple[ListenFd, ...]
     link_fd: int = -1
     counters_fd: int = -1
@@ -69,9 +72,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
-    """Build a new generation from the configuration file; answer, do not swap."""
+    """Build a new generation from this configuration; answer, do not swap."""
 
     generation: int
+    config_text: str
 
 
 class Commit(msgspec.Struct, frozen=True, tag="commit"):
@@ -139,8 +143,8 @@ def decode_unit(kind: type, value: object) -> object:
 
 _to_line = msgspec.json.Encoder(enc_hook=encode_unit).encode
 _job = msgspec.json.Decoder(Job, dec_hook=decode_unit)
-_to_worker = msgspec.json.Decoder(ToWorker)
-_to_supervisor = msgspec.json.Decoder(ToSupervisor)
+_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+_to_supervisor: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupervisor)
 
 
 def write_job(job: Job) -> int:

@@ -1,0 +1,57 @@
+"""One server per spool: a locked file that holds the server's process id.
+
+The lock is the kernel's (``flock``), so it is gone when its holder is, however that
+died; the text in the file is only for the refusal's message.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+LOCK_NAME = "postroom.lock"
+
+
+class AlreadyRunning(Exception):
+    """Another server holds the spool. ``pid`` is its process, 0 if unknown."""
+
+    def __init__(self, directory: str, pid: int) -> None:
+        self.pid = pid
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"a server already runs on the spool {directory}: {who}; "
+            "stop it first, or give this one a spool of its own"
+        )
+
+
+class SpoolLock:
+    """The held lock. Made by ``take_lock``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let another server have the spool."""
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def take_lock(directory: str) -> SpoolLock:
+    """Take the spool for this process.
+
+    Raises:
+        AlreadyRunning: another server has it.
+        OSError: the lock file cannot be made.
+    """
+    path = Path(directory) / LOCK_NAME
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 20, 0).strip()
+        os.close(fd)
+        pid = int(holder) if holder.isdigit() else 0
+        raise AlreadyRunning(directory, pid) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return SpoolLock(fd)
