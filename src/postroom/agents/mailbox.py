@@ -1,0 +1,258 @@
+"""The agent that puts mail into mailboxes of this system: final delivery.
+
+It puts Return-Path and Delivered-To in front, and hands the message to the store in a
+thread. Small messages that come while a group is being written are written and synced
+as the next group, in one call; large ones go in pieces. A full disk, a missing right or
+a lock is a deferral with its reason. A try that may have got through before is looked
+for first, so that a crash between delivery and book-keeping makes no second copy.
+"""
+
+from asyncio import Future, get_running_loop
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from postroom.mail.address import Address
+from postroom.mail.headers import edited_header
+from postroom.mail.message import CHUNK_OCTETS
+from postroom.mail.now import SECOND_US
+from postroom.mail.outcome import Attempt, Deferred, Delivered, Failed, Outcome
+from postroom.mailbox.name import MailboxName
+from postroom.mailbox.settings import MailboxSettings
+from postroom.mailbox.store import Incoming, Parcel, Store, deferral
+
+T = TypeVar("T")
+MailboxOf = Callable[[Address], MailboxName]
+"""Which mailbox a local address belongs to."""
+
+GROUP_PARCELS_MAX = 128
+GROUP_OCTETS_MAX = 8 * 1024 * 1024
+_FRESH_US_MAX = 10 * SECOND_US
+_READ_FAILED = Deferred("4.3.0", "the queued message cannot be read")
+
+
+def mailbox_of(address: Address) -> MailboxName:
+    """Return the mailbox of ``user+detail@domain``: user and domain in lower case."""
+    user = address.local.lower()
+    return MailboxName(user.partition("+")[0] or user, address.domain_key)
+
+
+class MailboxAgent:
+    """Delivers to a store of mailboxes.
+
+    Args:
+        store: where the mail goes.
+        settings: those of the mailboxes.
+        pool: threads that may wait for the disk.
+        started_us: when this process began (``Now.utc_us``); older messages may have
+            been delivered before a crash.
+        which: tells an address's mailbox.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: MailboxSettings,
+        pool: Executor,
+        *,
+        started_us: int = 0,
+        which: MailboxOf = mailbox_of,
+    ) -> None:
+        self._store = store
+        self._memory_octets_max = settings.memory_octets_max
+        self._pool = pool
+        self._started_us = started_us
+        self._which = which
+        self._groups = _Groups(store, pool)
+
+    async def deliver(self, attempt: Attempt) -> Sequence[Outcome]:
+        """Try once; one outcome per recipient, in order."""
+        for recipient in attempt.envelope.recipients if attempt.say else ():
+            _say(attempt, f"{recipient.address}... Connecting to local...")
+        try:
+            if attempt.message.size <= self._memory_octets_max:
+                outcomes = await self._deliver_whole(attempt)
+            else:
+                outcomes = await self._deliver_in_pieces(attempt)
+        except OSError:  # only the body's reader lets one through
+            outcomes = [_READ_FAILED] * len(attempt.envelope.recipients)
+        if attempt.say:
+            _say_outcomes(attempt, outcomes)
+        return outcomes
+
+    async def aclose(self) -> None:
+        """Wait for what is in hand."""
+        await self._groups.settled()
+
+    async def _deliver_whole(self, attempt: Attempt) -> Sequence[Outcome]:
+        body = attempt.message.body
+        text = await body.read(0, body.size) if body.size else b""
+        content = _header(attempt) + text
+        return await self._groups.put(
+            [
+                self._parcel(attempt, i, _trace(attempt, i) + content)
+                for i in range(len(attempt.numbers))
+            ]
+        )
+
+    async def _deliver_in_pieces(self, attempt: Attempt) -> Sequence[Outcome]:
+        return [
+            await self._deliver_large(attempt, i) for i in range(len(attempt.numbers))
+        ]
+
+    async def _deliver_large(self, attempt: Attempt, i: int) -> Outcome:
+        parcel = self._parcel(attempt, i, b"")
+        begun = await self._run(self._store.begin, parcel)
+        if isinstance(begun, Delivered | Deferred | Failed):
+            return begun
+        is_done = False
+        try:
+            failed = await self._copy(attempt, i, begun)
+            if failed is None:
+                is_done = True
+                return await self._run(begun.finish)
+            return failed
+        finally:
+            if not is_done:
+                await self._run(begun.abandon)
+
+    async def _copy(
+        self, attempt: Attempt, i: int, incoming: Incoming
+    ) -> Outcome | None:
+        """Write all of the message; returns an outcome if that failed."""
+        body, offset = attempt.message.body, 0
+        mailbox = self._which(attempt.envelope.recipients[i].address)
+        piece = _trace(attempt, i) + _header(attempt)
+        while True:
+            failed = await self._run(_write, incoming, mailbox, piece)
+            if failed is not None:
+                return failed
+            if offset >= body.size:
+                return None
+            piece = await body.read(offset, CHUNK_OCTETS * 4)
+            if not piece:
+                return _READ_FAILED
+            offset += len(piece)
+
+    def _parcel(self, attempt: Attempt, i: int, content: bytes) -> Parcel:
+        envelope = attempt.envelope
+        arrival_us = envelope.arrival_us
+        return Parcel(
+            mailbox=self._which(envelope.recipients[i].address),
+            queue_id=attempt.queue_id,
+            number=attempt.numbers[i],
+            sender=envelope.sender.to_text(),
+            arrival_us=arrival_us,
+            content=content,
+            look=attempt.again
+            or arrival_us < self._started_us
+            or attempt.now.utc_us - arrival_us > _FRESH_US_MAX,
+        )
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await get_running_loop().run_in_executor(self._pool, function, *args)
+
+
+class _Groups:
+    """Gathers parcels while the group before them is being written."""
+
+    def __init__(self, store: Store, pool: Executor) -> None:
+        self._store = store
+        self._pool = pool
+        self._waiting: list[tuple[Sequence[Parcel], Future[list[Outcome]]]] = []
+        self._running: Future[list[Outcome]] | None = None
+
+    def put(self, parcels: Sequence[Parcel]) -> Future[list[Outcome]]:
+        """Deliver; the future is done when the group is on disk."""
+        future: Future[list[Outcome]] = get_running_loop().create_future()
+        self._waiting.append((parcels, future))
+        if self._running is None:
+            self._start()
+        return future
+
+    async def settled(self) -> None:
+        """Wait until nothing is in hand."""
+        while self._waiting:
+            await self._waiting[-1][1]
+        if self._running is not None:
+            await self._running
+
+    def _start(self) -> None:
+        group = self._next_group()
+        parcels = [parcel for some, _ in group for parcel in some]
+        loop = get_running_loop()
+        running = loop.run_in_executor(self._pool, self._store.deliver, parcels)
+        self._running = running
+
+        def hand_out(done: Future[list[Outcome]]) -> None:
+            self._running = None
+            if self._waiting:
+                self._start()
+            _hand_out(group, done)
+
+        running.add_done_callback(hand_out)
+
+    def _next_group(self) -> list[tuple[Sequence[Parcel], Future[list[Outcome]]]]:
+        count = octets = taken = 0
+        for parcels, _ in self._waiting:
+            count += len(parcels)
+            octets += sum(len(parcel.content) for parcel in parcels)
+            if taken and (count > GROUP_PARCELS_MAX or octets > GROUP_OCTETS_MAX):
+                break
+            taken += 1
+        group, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return group
+
+
+def _hand_out(
+    group: list[tuple[Sequence[Parcel], Future[list[Outcome]]]],
+    done: Future[list[Outcome]],
+) -> None:
+    error = done.exception()
+    outcomes = iter(() if error else done.result())
+    for parcels, future in group:
+        mine = [next(outcomes) for _ in parcels] if not error else []
+        if future.done():
+            continue  # nobody waits any more
+        if error:
+            future.set_exception(error)
+        else:
+            future.set_result(mine)
+
+
+def _header(attempt: Attempt) -> bytes:
+    header = edited_header(attempt.message)
+    return header + b"\r\n" if attempt.message.has_separator else header
+
+
+def _trace(attempt: Attempt, i: int) -> bytes:
+    """Return the fields that final delivery puts in front (RFC 5321 §4.4)."""
+    sender = attempt.envelope.sender.to_text()
+    recipient = attempt.envelope.recipients[i].address.to_text()
+    fields = f"Return-Path: <{sender}>\r\nDelivered-To: {recipient}\r\n"
+    return fields.encode("utf-8", "replace")
+
+
+def _write(incoming: Incoming, mailbox: MailboxName, piece: bytes) -> Outcome | None:
+    try:
+        incoming.write(piece)
+    except OSError as error:
+        return deferral(mailbox, error)
+    return None
+
+
+def _say(attempt: Attempt, line: str) -> None:
+    if attempt.say:
+        attempt.say(line)
+
+
+def _say_outcomes(attempt: Attempt, outcomes: Sequence[Outcome]) -> None:
+    for recipient, outcome in zip(attempt.envelope.recipients, outcomes, strict=True):
+        match outcome:
+            case Delivered():
+                text = "Sent"
+            case Deferred():
+                text = f"Deferred: {outcome.text}"
+            case Failed():
+                text = outcome.text
+        _say(attempt, f"{recipient.address}... {text}")

@@ -1,0 +1,79 @@
+"""Directories reached step by step, so that a symbolic link cannot lead us astray.
+
+Everything below the operator's own directory is opened relative to its parent and
+without following links. All functions raise ``OSError`` as the system gives it.
+"""
+
+import os
+import stat
+
+from postroom.mailbox.name import Place
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+MODE_DIRECTORY = 0o700
+MODE_FILE = 0o600
+
+
+def open_folder(place: Place, depth: int | None = None, *, create: bool) -> int:
+    """Open the directory of a place, or its first ``depth`` parts; returns a handle.
+
+    Raises:
+        OSError: it is missing (and not to be made), a link, or out of reach.
+    """
+    if create:
+        os.makedirs(place.root, MODE_DIRECTORY, exist_ok=True)
+    handle = os.open(place.root, _DIRECTORY)
+    for part in place.parts[:depth]:
+        try:
+            below = enter(handle, part, create=create)
+        finally:
+            os.close(handle)
+        handle = below
+    return handle
+
+
+def enter(parent: int, part: str, *, create: bool) -> int:
+    """Open a directory within another; never through a link.
+
+    Raises:
+        OSError: as ``open_folder``.
+    """
+    try:
+        return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+    try:
+        os.mkdir(part, MODE_DIRECTORY, dir_fd=parent)
+    except FileExistsError:
+        pass  # another delivery was quicker
+    else:
+        os.fsync(parent)
+    return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def open_file(folder: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file within a directory; never through a link, never waiting.
+
+    Raises:
+        OSError: it is missing, no regular file, or out of reach.
+    """
+    safe = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    handle = os.open(name, flags | safe, MODE_FILE, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{name} is no regular file")
+    return handle
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write every octet.
+
+    Raises:
+        OSError: the disk is full, or worse; part of it may have been written.
+    """
+    written = os.write(handle, data)
+    if written < len(data):
+        view = memoryview(data)
+        while written < len(data):
+            written += os.write(handle, view[written:])

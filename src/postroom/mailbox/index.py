@@ -1,0 +1,130 @@
+"""Sizes and ids of messages whose files do not tell them: a cache, never the truth.
+
+Files we delivered carry their sizes in their names and need no entry. For files that
+other programs put into a Maildir, and for mbox files, the index keeps what was found
+by reading them once, with the file's size, modification time and inode as they were.
+An entry that does not agree with the mailbox is not used and soon replaced. An index
+that is broken, locked or cannot be written is done without.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import apsw
+import msgspec
+
+from postroom.mailbox.name import Place
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS maildir_file (
+  name TEXT PRIMARY KEY, octets INTEGER NOT NULL,
+  stamp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mbox_file (
+  name TEXT PRIMARY KEY, stamp TEXT NOT NULL, messages BLOB NOT NULL) WITHOUT ROWID;
+"""
+_FLAGS = (
+    apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOFOLLOW
+)
+_BUSY_MS = 100
+
+
+class Spot(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a message lies in an mbox: content without From_ line and last blank.
+
+    ``from_offset`` is where the From_ line begins; ``octets`` is the length in CRLF
+    form without quoting.
+    """
+
+    from_offset: int
+    offset: int
+    stored_octets: int
+    octets: int
+    uid: str
+
+
+def stamp_of(status: os.stat_result) -> str:
+    """Return what must be unchanged for an entry to be used."""
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+
+
+class Index:
+    """The index of one mailbox, open for a moment."""
+
+    def __init__(self, database: apsw.Connection) -> None:
+        self._database = database
+
+    def maildir_files(self) -> dict[str, tuple[int, str]]:
+        """Return octets and stamp of all files known, by unique name."""
+        rows = self._database.execute("SELECT name, octets, stamp FROM maildir_file")
+        return {name: (octets, stamp) for name, octets, stamp in rows}
+
+    def set_maildir_files(
+        self, found: Mapping[str, tuple[int, str]], gone: Iterable[str]
+    ) -> None:
+        """Note new or changed files, and forget those that are gone."""
+        rows = [(name, octets, stamp) for name, (octets, stamp) in found.items()]
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO maildir_file VALUES (?, ?, ?)", rows
+            )
+            self._database.executemany(
+                "DELETE FROM maildir_file WHERE name = ?", [(name,) for name in gone]
+            )
+
+    def mbox_spots(self, name: str, stamp: str) -> list[Spot] | None:
+        """Return where an mbox's messages lie, None unless the stamp agrees."""
+        found = self._database.execute(
+            "SELECT messages FROM mbox_file WHERE name = ? AND stamp = ?",
+            (name, stamp),
+        ).fetchone()
+        if not found:
+            return None
+        try:
+            return msgspec.msgpack.decode(found[0], type=list[Spot])
+        except msgspec.DecodeError:
+            return None
+
+    def set_mbox_spots(self, name: str, stamp: str, spots: Sequence[Spot]) -> None:
+        """Note where an mbox's messages lie."""
+        with self._database:
+            self._database.execute(
+                "INSERT OR REPLACE INTO mbox_file VALUES (?, ?, ?)",
+                (name, stamp, msgspec.msgpack.encode(spots)),
+            )
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._database.close()
+
+
+def open_index(place: Place, name: str) -> Index | None:
+    """Open the index called ``name`` within a directory; None if there can be none.
+
+    A broken one is removed and begun anew.
+    """
+    root = os.path.realpath(place.root)
+    path = os.path.join(root, *place.parts, name)
+    for _ in range(2):
+        try:
+            return Index(_connect(path))
+        except (apsw.NotADBError, apsw.CorruptError):
+            try:
+                os.unlink(path)
+            except OSError:
+                return None
+        except apsw.Error:
+            return None
+    return None
+
+
+def _connect(path: str) -> apsw.Connection:
+    database = apsw.Connection(path, flags=_FLAGS)
+    try:
+        database.set_busy_timeout(_BUSY_MS)
+        # A cache: its loss costs time, so it is synced just enough not to be broken.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
+    return database
