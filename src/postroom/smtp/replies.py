@@ -90,6 +90,9 @@ _LINE = re.compile(rb"([1-9][0-9][0-9])(?:([ \-])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 
 
+_CACHED_LINE_OCTETS_MAX = 200
+
+
 class ReplyReader:
     """Puts the lines of a peer's replies together."""
 
@@ -102,6 +105,10 @@ class ReplyReader:
 
     def read(self, line: bytes) -> Reply | str | None:
         """Take one line; return the reply it ends, None, or what is wrong with it."""
+        if not self._lines and len(line) <= _CACHED_LINE_OCTETS_MAX:
+            alone = _single(line)
+            if alone is not None:
+                return alone
         match = _LINE.fullmatch(line)
         if not match:
             return "no reply code"
@@ -109,13 +116,30 @@ class ReplyReader:
         if self._lines and code // 100 != self._code // 100:
             return "lines of one reply with different codes"
         self._code = code
-        self._lines.append((match[3] or b"").decode("utf-8", "replace"))
+        self._lines.append(text_of(match[3] or b""))
         if match[2] == b"-":
             full = len(self._lines) >= self._lines_max
             return "reply with too many lines" if full else None
         reply = reply_of(code, self._lines)
         self._lines = []
         return reply
+
+
+@lru_cache(maxsize=256)
+def _single(line: bytes) -> Reply | None:
+    """Read a reply of one line; servers say the same few over and over."""
+    match = _LINE.fullmatch(line)
+    if not match or match[2] == b"-":
+        return None
+    return reply_of(int(match[1]), [text_of(match[3] or b"")])
+
+
+def text_of(line: bytes) -> str:
+    """Make text of a peer's line; control characters become question marks."""
+    text = line.decode("utf-8", "replace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def reply_of(code: int, texts: list[str]) -> Reply:

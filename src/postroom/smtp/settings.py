@@ -56,7 +56,7 @@ class ClientSettings(
     reply_line_octets_max: Size = Size(8192)
     """A line of a reply with its CRLF; RFC 5321 §4.5.3.1.5 says 512."""
 
-    reply_lines_max: int = 512
+    reply_lines_max: int = 128
     """Lines of one reply."""
 
     unread_octets_max: Size = Size(64 * 1024)

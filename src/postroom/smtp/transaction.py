@@ -1,0 +1,142 @@
+"""One mail transaction of a client: what is to be sent, and what became of it.
+
+Every recipient gets exactly one result, whatever the peer does and whenever it stops
+doing it: the reply that decided, or None when nothing did.
+"""
+
+import msgspec
+
+from postroom.mail.address import Address, AddressError
+from postroom.mail.reply import Reply
+from postroom.smtp.dialogue import Verb
+from postroom.smtp.extensions import Extensions
+
+
+class Transaction(msgspec.Struct, frozen=True):
+    """What a transaction announces. The content follows when the server wants it.
+
+    ``size_octets`` is the size of the content in CRLF form without doubled dots, 0 if
+    unknown; ``eight_bit`` says that it has octets outside ASCII.
+    """
+
+    sender: Address
+    recipients: tuple[Address, ...]
+    size_octets: int = 0
+    eight_bit: bool = False
+
+
+class TransactionDone(msgspec.Struct, frozen=True):
+    """A transaction is over; transactions end in the order in which they were given.
+
+    ``results`` has the reply that decided about each recipient: a refusal of MAIL, of
+    its RCPT, of DATA, or the reply to the content; None if the connection ended
+    before one came, so that it is unknown whether the message was taken. ``verbs``
+    names the command each of them answers (None with None).
+    """
+
+    number: int
+    results: tuple[Reply | None, ...]
+    verbs: tuple[Verb | None, ...]
+
+
+_UTF8 = Reply.of(553, "5.6.7", "Address outside ASCII cannot be sent to this server")
+_BAD = Reply.of(553, "5.1.3", "Address cannot be written in SMTP")
+
+
+class Progress:
+    """The results of one transaction as replies come in."""
+
+    __slots__ = (
+        "_results",
+        "_verbs",
+        "accepted",
+        "finished",
+        "mail_refused",
+        "number",
+        "outstanding",
+        "value",
+    )
+
+    def __init__(self, number: int, value: Transaction) -> None:
+        self.number = number
+        self.value = value
+        self.accepted: list[int] = []  # recipients whose fate the content decides
+        self.mail_refused = False
+        self.outstanding = 0  # replies that are out
+        self.finished = False
+        count = len(value.recipients)
+        self._results: list[Reply | None] = [None] * count
+        self._verbs: list[Verb | None] = [None] * count
+
+    def sendable(self) -> list[int]:
+        """Decide what cannot even be said; return the recipients that can."""
+        objection = _unsayable(self.value.sender)
+        if objection:
+            self.decide_rest(objection, Verb.MAIL)
+            return []
+        rest = []
+        for i, address in enumerate(self.value.recipients):
+            objection = _unsayable(address)
+            if objection:
+                self._decide(i, objection, Verb.RCPT)
+            else:
+                rest.append(i)
+        return rest
+
+    def mail(self, reply: Reply) -> None:
+        """Take the reply to MAIL; a refusal decides about all."""
+        if reply.code // 100 != 2:
+            self.mail_refused = True
+            self.decide_rest(reply, Verb.MAIL)
+
+    def rcpt(self, index: int, reply: Reply) -> None:
+        """Take the reply to one RCPT."""
+        if reply.code // 100 == 2:
+            if not self.mail_refused:
+                self.accepted.append(index)
+        else:
+            self._decide(index, reply, Verb.RCPT)
+
+    def content(self, index: int, reply: Reply) -> None:
+        """Take the LMTP reply for one recipient."""
+        self._decide(index, reply, Verb.CONTENT)
+
+    def decide_rest(self, reply: Reply, verb: Verb) -> None:
+        """Let this reply decide about every recipient that is still open."""
+        for index in range(len(self._results)):
+            self._decide(index, reply, verb)
+
+    def done(self) -> TransactionDone:
+        """Return what became of it."""
+        return TransactionDone(self.number, tuple(self._results), tuple(self._verbs))
+
+    def _decide(self, index: int, reply: Reply, verb: Verb) -> None:
+        if self._results[index] is None:
+            self._results[index] = reply
+            self._verbs[index] = verb
+
+
+def _unsayable(address: Address) -> Reply | None:
+    """Why an address cannot leave; one made by hand must not forge a command."""
+    if not address.is_ascii:  # RFC 6531 §3.2: not without SMTPUTF8
+        return _UTF8
+    try:
+        Address.from_text(address.to_text())
+    except AddressError:
+        return _BAD
+    return None
+
+
+def mail_line(transaction: Transaction, offered: Extensions) -> str:
+    """Write MAIL with what the server offered to understand (RFC 5321 §4.1.1.2)."""
+    line = f"MAIL From:<{transaction.sender.to_text()}>"
+    if transaction.size_octets and offered.size:  # RFC 1870 §5
+        line += f" SIZE={transaction.size_octets}"
+    if transaction.eight_bit and offered.eight_bit_mime:  # RFC 6152 §3
+        line += " BODY=8BITMIME"
+    return line
+
+
+def rcpt_line(address: Address) -> str:
+    """Write RCPT (RFC 5321 §4.1.1.3)."""
+    return f"RCPT To:<{address.to_text()}>"
