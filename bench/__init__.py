@@ -1,0 +1,1 @@
+"""Measures Postroom beside Postfix and Dovecot in one run: ``make bench``."""

@@ -1,0 +1,107 @@
+"""Debian's Dovecot with its defaults for POP3, on a port and in folders of our own."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from bench.packages import BenchError
+from bench.servers import Server, wait_for_port
+
+DIFFERENCES = """\
+Dovecot runs with the defaults of its packages, apart from
+  paths, port, users (ports and paths); ssl = no (no certificate; no bench here
+  uses TLS); passdb and userdb static files instead of PAM and the system's users,
+  passwords under ARGON2ID with the cost ours has, and auth_cache_size = 10M, so
+  that repeated logins are remembered on both sides."""
+
+
+class Dovecot(Server):
+    """One Dovecot instance that serves POP3 from a Maildir."""
+
+    name = "Dovecot"
+
+    def __init__(
+        self, root: Path, folder: Path, port: int, maildir: Path, password_hash: str
+    ) -> None:
+        super().__init__()
+        self._root = root
+        self._folder = folder
+        self.port = port
+        self._maildir = maildir
+        self._password_hash = password_hash
+
+    def start(self) -> None:
+        """Write the configuration afresh and start it in the foreground."""
+        if os.geteuid() != 0:
+            raise BenchError("Dovecot can only be started by root: run as root")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        for name in ("dovecot", "dovenull"):
+            _ensure_user(name)
+        uid = pwd.getpwnam("mail").pw_uid
+        gid = pwd.getpwnam("mail").pw_gid
+        (self._folder / "passwd").write_text(
+            f"joe:{{ARGON2ID}}{self._password_hash}:{uid}:{gid}::{self._folder}\n"
+        )
+        self._write_configuration()
+        for path in [self._maildir, *self._maildir.rglob("*")]:
+            os.chown(path, uid, gid)
+        # Dovecot has its paths built in: it gets a view of the file system of its
+        # own, in which the unpacked package lies over /usr and its file over /etc.
+        view = (
+            f"mount -t overlay overlay -o lowerdir={self._root}/usr:/usr /usr && "
+            f"mount -t overlay overlay -o lowerdir={self._folder}/etc:/etc /etc && "
+            "exec /usr/sbin/dovecot -F"
+        )
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", view],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for_port("127.0.0.1", self.port, self)
+
+    def _write_configuration(self) -> None:
+        (self._folder / "etc/dovecot").mkdir(parents=True)
+        (self._folder / "etc/dovecot/dovecot.conf").write_text(f"""\
+protocols = pop3
+listen = 127.0.0.1
+base_dir = {self._folder}/run
+state_dir = {self._folder}/state
+log_path = {self._folder}/log
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+auth_cache_size = 10M
+mail_location = maildir:{self._maildir}
+first_valid_uid = 1
+default_internal_user = dovecot
+default_login_user = dovenull
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {self.port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+passdb {{
+  driver = passwd-file
+  args = {self._folder}/passwd
+}}
+userdb {{
+  driver = passwd-file
+  args = {self._folder}/passwd
+}}
+""")
+
+
+def _ensure_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(
+            ["useradd", "-r", "-M", "-s", "/usr/sbin/nologin", name], check=True
+        )

@@ -1,0 +1,142 @@
+"""Debian's Postfix with its defaults, on ports and in folders of our own."""
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from bench.packages import BenchError, environment
+from bench.servers import Server, wait_for_port
+
+DIFFERENCES = """\
+Postfix runs with Debian's defaults (main.cf.debian, master.cf.dist), apart from
+  paths, ports, users, host name and mydestination (ports and paths);
+  master.cf: chroot off (the chroot jail has no files here);
+  TLS files unset (no certificate is installed; no bench here uses TLS);
+  mynetworks = 127.0.0.0/8, inet_interfaces = 127.0.0.1 (loopback only);
+  transport: dst.test is discarded, relay.test goes to the sink's port;
+  maillog_file set (there is no syslog daemon here)."""
+_OWNED = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold")
+_OWNED += ("incoming", "private", "saved", "trace")
+
+
+class Postfix(Server):
+    """One Postfix instance."""
+
+    name = "Postfix"
+
+    def __init__(self, root: Path, folder: Path, port: int, sink_port: int) -> None:
+        super().__init__()
+        self._root = root
+        self._folder = folder
+        self._etc = folder / "etc"
+        self._environment = environment(root)
+        self.port = port
+        self._sink_port = sink_port
+
+    def start(self) -> None:
+        """Write the configuration afresh and start ``master``."""
+        if os.geteuid() != 0:
+            raise BenchError("Postfix can only be started by root: run as root")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._etc.mkdir(parents=True)
+        _ensure_users()
+        self._write_configuration()
+        self._make_queue()
+        master = self._root / "usr/lib/postfix/sbin/master"
+        self.process = subprocess.Popen(
+            [master, "-c", self._etc, "-d"],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_for_port("127.0.0.1", self.port, self)
+
+    def queue_is_empty(self) -> bool:
+        """Whether no message waits or is in hand."""
+        spool = self._folder / "spool"
+        folders = ("incoming", "active", "deferred", "maildrop")
+        return not any(any((spool / f).rglob("*")) for f in folders)
+
+    def sendmail_command(self) -> list[str]:
+        """The command under test in the ``sendmail`` bench."""
+        return [str(self._root / "usr/sbin/sendmail"), "-C", str(self._etc)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its commands need to run."""
+        return self._environment
+
+    def _write_configuration(self) -> None:
+        main = (self._root / "usr/share/postfix/main.cf.debian").read_text()
+        spool, data = self._folder / "spool", self._folder / "data"
+        main += f"""
+queue_directory = {spool}
+data_directory = {data}
+command_directory = {self._root}/usr/sbin
+daemon_directory = {self._root}/usr/lib/postfix/sbin
+shlib_directory = {self._root}/usr/lib/postfix
+meta_directory = {self._root}/usr/share/postfix
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = postfix.test
+mydestination = postfix.test, localhost
+alias_maps =
+alias_database =
+mynetworks = 127.0.0.0/8
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+transport_maps = inline:{{ dst.test=discard:, postfix.test=discard:,
+    relay.test=smtp:[127.0.0.1]:{self._sink_port} }}
+import_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
+export_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
+maillog_file = {self._folder}/maillog
+maillog_file_prefixes = {self._folder}
+"""
+        (self._etc / "main.cf").write_text(main)
+        lines = []
+        for line in (
+            (self._root / "usr/share/postfix/master.cf.dist").read_text().splitlines()
+        ):
+            words = line.split()
+            if len(words) >= 8 and not line.startswith(("#", " ")):
+                words[4] = "n"
+                if words[0] == "smtp" and words[1] == "inet":
+                    words[0] = f"127.0.0.1:{self.port}"
+                line = "  ".join(words)
+            lines.append(line)
+        (self._etc / "master.cf").write_text("\n".join(lines) + "\n")
+
+    def _make_queue(self) -> None:
+        spool = self._folder / "spool"
+        owner = pwd.getpwnam("postfix").pw_uid
+        drop = grp.getgrnam("postdrop").gr_gid
+        for name in _OWNED:
+            (spool / name).mkdir(parents=True, mode=0o700)
+            os.chown(spool / name, owner, 0)
+        for name, mode in (("maildrop", 0o1730), ("public", 0o710)):
+            (spool / name).mkdir()
+            os.chown(spool / name, owner, drop)
+            (spool / name).chmod(mode)
+        (spool / "pid").mkdir()
+        (self._folder / "data").mkdir()
+        os.chown(self._folder / "data", owner, owner)
+        log = self._folder / "maillog"
+        log.touch()
+        os.chown(log, owner, owner)
+
+
+def _ensure_users() -> None:
+    """Postfix insists on a user and a group of its own; make them if they lack."""
+    try:
+        grp.getgrnam("postdrop")
+    except KeyError:
+        subprocess.run(["groupadd", "-r", "postdrop"], check=True)
+    try:
+        pwd.getpwnam("postfix")
+    except KeyError:
+        command = ["useradd", "-r", "-M", "-s", "/usr/sbin/nologin", "postfix"]
+        subprocess.run(command, check=True)
