@@ -10,6 +10,8 @@ from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from postroom.limits.gcra import Rate
+from postroom.limits.shared import SharedCounters
+from postroom.mail.now import Now
 from postroom.mail.reply import Reply
 from postroom.mail.trace import hop_count
 from postroom.mail.verdict import Defer, Reject
@@ -34,12 +36,29 @@ class Limiter(Protocol):
         """Count one more event of ``key``; ``False`` if that is over the rate."""
 
 
+class SharedLimiter:
+    """Rates over all workers, kept in the shared counters.
+
+    Args:
+        counters: this worker's view of them.
+        clock: reads the time.
+    """
+
+    def __init__(self, counters: SharedCounters, clock: Callable[[], Now]) -> None:
+        self._counters = counters
+        self._clock = clock
+
+    def allow(self, key: str, rate: Rate) -> bool:
+        """Count one more event of ``key``; ``False`` if that is over the rate."""
+        return not self._counters.hit(key, rate, self._clock().mono_us)
+
+
 class Guards:
     """The built-in hooks of one generation.
 
     Args:
         settings: the ``[policy]`` section.
-        message_octets_max: the largest message that is accepted.
+        message_octets_max: the largest message that is accepted; 0 for no limit.
         limiter: keeps the rates; ``None`` leaves rates unlimited.
     """
 
@@ -67,7 +86,7 @@ class Guards:
             ("message", "hops", self.hops),
             ("message", "sizes", self.message_size),
         ]
-        if self._settings.sender_domain_required:
+        if self._settings.sender_domain_real:
             guards.append(("mail", "sender_domain", self.sender_domain))
         for what, phase, function in (
             ("connection", "connect", self.connection_rate),
@@ -107,11 +126,18 @@ class Guards:
         return bool(networks) and in_networks(origin.client_ip, networks)
 
     def sender_domain(self, session: Session, mail: Mail) -> Guard:
-        """A sender has a domain, or is null (RFC 5321 §4.1.1.2)."""
-        address = mail.address
-        if address.domain or not address.local or self.may_relay(session):
+        """A sender from outside has a domain that mail could go back to."""
+        domain = mail.address.domain
+        if domain:
+            # RFC 3696 §2: a top-level domain is not all digits.
+            name, _, top = domain.rstrip(".").rpartition(".")
+            if domain[0] == "[" or (name and not top.isdecimal()):
+                return None
+        elif not mail.address.local:
+            return None  # RFC 5321 §4.5.5: the null sender
+        if self.may_relay(session):
             return None
-        text = f"<{address}>... Domain name required for sender address {address}"
+        text = f"<{mail.address}>... Real domain name required for sender address"
         return _reject(553, "5.5.4", text)
 
     def declared_size(self, session: Session, mail: Mail) -> Guard:
@@ -148,7 +174,7 @@ class Guards:
         return _defer(450, "4.7.1", "Too many recipients from your address, try later")
 
     def _size(self, octets: int) -> Guard:
-        if octets <= self._size_max:
+        if octets <= self._size_max or not self._size_max:
             return None
         text = f"Message is larger than {self._size_max} octets"
         return _reject(552, "5.3.4", text)

@@ -43,10 +43,10 @@ class PolicySettings(
     relay_logins: bool = True
     """Whether clients that logged in may send to domains which are not ours."""
 
-    sender_domain_required: bool = True
-    """Whether MAIL needs a sender with a domain; ``MAIL FROM:<joe>`` gets
-    ``553 5.5.4``. The null sender is always accepted, and so are bare names from
-    ``relay_networks``."""
+    sender_domain_real: bool = True
+    """Whether a sender's domain must look like one on the Internet: a name with a dot
+    whose last part is no number, or an address literal; else ``553 5.5.4``. Clients
+    that may relay are not asked this, and the null sender is always accepted."""
 
     hops_max: int = 50
     """Received fields that a message may carry; more get ``554 5.4.6``."""

@@ -1,0 +1,1 @@
+"""The configuration: TOML into frozen values, and what is unsafe about them."""

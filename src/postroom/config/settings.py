@@ -1,0 +1,157 @@
+"""The whole configuration: the top-level keys, and one section per stage.
+
+A section's settings are the stage's own (its ``settings.py``); here are only those that
+belong to no stage. Sizes and times carry units; relative paths are taken from the
+directory of the file.
+"""
+
+from ipaddress import ip_address
+from typing import Literal
+
+import msgspec
+
+from postroom.admin.settings import ProcessSettings
+from postroom.auth.settings import AuthSettings
+from postroom.dns.settings import ResolverSettings
+from postroom.mailbox.settings import MailboxSettings
+from postroom.observe.settings import LogSettings
+from postroom.policy.settings import PolicySettings
+from postroom.schedule.settings import ScheduleSettings
+from postroom.services.settings import DeliverSettings, ReceiveSettings
+from postroom.smtp.settings import ClientSettings, ServerSettings
+from postroom.spool.settings import SpoolSettings
+from postroom.tables.settings import TableSettings
+
+DEFAULT_PATH = "/etc/postroom/postroom.toml"
+"""Where the commands look if neither ``--config`` nor ``POSTROOM_CONFIG`` says."""
+
+Service = Literal["smtp", "pop3"]
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[listen]]``: an address, and what is served there."""
+
+    address: str
+    """``"192.0.2.1:25"``, ``"[2001:db8::1]:25"``, or ``"0.0.0.0:25"`` for all."""
+
+    service: Service = "smtp"
+    """``smtp`` takes mail, ``pop3`` gives it out."""
+
+    name: str = ""
+    """What policy and logs call the listener; service and address if empty."""
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        split_address(self.address)
+
+    @property
+    def ip(self) -> str:
+        """The address without the port."""
+        return split_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return split_address(self.address)[1]
+
+    @property
+    def label(self) -> str:
+        """Its name, or one made of service and address."""
+        return self.name or f"{self.service} {self.address}"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that can be set. The defaults are a server that listens nowhere."""
+
+    hostname: str = ""
+    """The name this host goes by: in greetings, HELO, Received, Message-Id. Empty for
+    what the system calls itself."""
+
+    listen: tuple[Listen, ...] = ()
+    """Where to listen: ``[[listen]]`` with ``address`` and ``service``."""
+
+    run_directory: str = "/run/postroom"
+    """Sockets of the commands: ``submit.sock`` and those for control."""
+
+    drop_directory: str = "/var/spool/postroom/drop"
+    """Where ``sendmail`` leaves mail while the server is down."""
+
+    users_file: str = "/etc/postroom/users"
+    """Mail users and their passwords; see ``postroom user``."""
+
+    process: ProcessSettings = ProcessSettings()
+    """Workers, and the user they run as."""
+
+    smtp: ServerSettings = ServerSettings()
+    """What the SMTP server puts up with."""
+
+    receive: ReceiveSettings = ReceiveSettings()
+    """How many may send at once, and how long they may take."""
+
+    policy: PolicySettings = PolicySettings()
+    """The site's hooks and the built-in guards."""
+
+    spool: SpoolSettings = SpoolSettings()
+    """Where mail waits."""
+
+    schedule: ScheduleSettings = ScheduleSettings()
+    """What goes out when, and how often it is tried."""
+
+    deliver: DeliverSettings = DeliverSettings()
+    """The delivery loop."""
+
+    client: ClientSettings = ClientSettings()
+    """What is borne from servers that mail is sent to."""
+
+    dns: ResolverSettings = ResolverSettings()
+    """How names are looked up."""
+
+    tables: TableSettings = TableSettings()
+    """Bounds on table files."""
+
+    mailbox: MailboxSettings = MailboxSettings()
+    """Where users' mail is kept."""
+
+    auth: AuthSettings = AuthSettings()
+    """Passwords."""
+
+    log: LogSettings = LogSettings()
+    """What is told, where, and how."""
+
+
+PATHS: tuple[tuple[str, ...], ...] = (
+    ("run_directory",),
+    ("drop_directory",),
+    ("users_file",),
+    ("policy", "module"),
+    ("spool", "directory"),
+    ("dns", "resolv_conf"),
+    ("mailbox", "path"),
+    ("log", "to"),
+)
+"""The settings that are paths; relative ones are taken from the file's directory."""
+
+NO_PATHS = frozenset(("", "stdout", "stderr"))
+"""Values of those that are no path."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Read ``"127.0.0.1:25"`` or ``"[::1]:25"``.
+
+    Raises:
+        ValueError: it is no address with a port; the message says what is expected.
+    """
+    host, colon, port = text.rpartition(":")
+    wanted = 'write "127.0.0.1:25", "[::1]:25" or "0.0.0.0:25"'
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise ValueError(
+            f'"{text}" has no IP address before the port: {wanted}'
+        ) from None
+    if not colon or bracketed != (address.version == 6):
+        raise ValueError(f'"{text}" is no address with a port: {wanted}')
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f'"{text}" has no port between 1 and 65535: {wanted}')
+    return str(address), int(port)
