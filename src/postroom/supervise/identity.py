@@ -51,7 +51,8 @@ def choose_identity(process: ProcessSettings, euid: int) -> RunAs | None:
             f'("adduser --system --group {process.user}") or name another'
         ) from None
     if euid != 0:
-        return _stay(entry.pw_name, entry.pw_uid, euid)
+        _stay(entry.pw_name, entry.pw_uid, euid)
+        return None
     if entry.pw_uid == 0:
         raise IdentityError("workers never run as root: name another user")
     gid = _group_id(process.group) if process.group else entry.pw_gid

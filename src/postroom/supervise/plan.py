@@ -58,9 +58,8 @@ def changed_in_place(old: Plan, new: Plan) -> list[str]:
     return [name for name, (before, after) in parts.items() if before != after]
 
 
-def _identity(plan: Plan) -> tuple[str, str, str]:
-    process = plan.process
-    return process.user, process.group, process.operator_group
+def _identity(plan: Plan) -> tuple[str, str]:
+    return plan.process.user, plan.process.group
 
 
 def _addresses(plan: Plan) -> set[tuple[str, str, str]]:

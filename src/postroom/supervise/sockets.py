@@ -38,9 +38,8 @@ async def bind_all(
     bound: list[tuple[Listen, socket.socket]] = []
     try:
         for listen in listens:
-            bound.append(
-                (listen, await _bind_patiently(listen, run_directory, patience))
-            )
+            sock = await _bind_patiently(listen, run_directory, patience)
+            bound.append((listen, sock))
         path = str(Path(run_directory) / SUBMIT_SOCKET)
         submit = Listen(service="submit", name="submit", ip=path, port=0)
         bound.append((submit, bind_unix(path, mode=0o666)))

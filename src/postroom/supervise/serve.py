@@ -1,0 +1,98 @@
+"""``postroom serve``: from a configuration to a running server, and back.
+
+Whatever stands in the way of starting is said in one sentence on standard error, with
+the remedy, and ends with a status of sysexits.h. Once it runs, the log tells.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+from postroom.net.clock import read_now, zone_offset_s
+from postroom.observe.events import Lifecycle
+from postroom.observe.sinks import LogSink, open_log
+from postroom.supervise.identity import (
+    IdentityError,
+    RunAs,
+    choose_identity,
+    make_directory,
+    raise_file_limit,
+)
+from postroom.supervise.lock import AlreadyRunning, take_lock
+from postroom.supervise.plan import LoadPlan, Plan
+from postroom.supervise.sockets import BindError, bind_all
+from postroom.supervise.supervisor import Supervisor, Tell
+
+WORKER_COMMAND = (sys.executable, "-m", "postroom.app")
+
+EX_UNAVAILABLE = 69
+EX_OSERR = 71
+EX_CANTCREAT = 73
+EX_NOPERM = 77
+EX_CONFIG = 78
+
+
+def serve(load: LoadPlan, command: tuple[str, ...] = WORKER_COMMAND) -> int:
+    """Run a server in the foreground until TERM or INT; returns the exit status."""
+    os.umask(0o077)
+    try:
+        plan = load()
+        run_as = choose_identity(plan.process, os.geteuid())
+    except (ValueError, OSError, IdentityError) as error:
+        code = EX_NOPERM if isinstance(error, IdentityError) else EX_CONFIG
+        return _refuse(error, code)
+    raise_file_limit()
+    try:
+        make_directory(plan.spool_directory, 0o700, run_as)
+        make_directory(plan.run_directory, 0o755, run_as)
+        lock = take_lock(plan.spool_directory)
+        log = _open_log(plan, run_as)
+    except AlreadyRunning as error:
+        return _refuse(error, EX_UNAVAILABLE)
+    except OSError as error:
+        return _refuse(error, EX_CANTCREAT)
+    try:
+        return asyncio.run(_run(plan, load, run_as, command, _teller(log)))
+    except BindError as error:
+        return _refuse(error, EX_UNAVAILABLE)
+    finally:
+        log.close()
+        lock.release()
+
+
+async def _run(
+    plan: Plan,
+    load: LoadPlan,
+    run_as: RunAs | None,
+    command: tuple[str, ...],
+    tell: Tell,
+) -> int:
+    patience = plan.process.bind_timeout
+    sockets = await bind_all(plan.listens, plan.run_directory, patience)
+    where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
+    tell(f"starting: {plan.workers} workers, {where}", "info")
+    try:
+        return await Supervisor(plan, load, sockets, run_as, command, tell).run()
+    finally:
+        for _, sock in sockets:
+            sock.close()
+
+
+def _open_log(plan: Plan, run_as: RunAs | None) -> LogSink:
+    log = open_log(plan.log, plan.hostname, zone_offset_s)
+    if run_as is not None and plan.log.to not in ("stdout", "stderr"):
+        os.chown(plan.log.to, run_as.uid, run_as.gid)  # workers append to it
+    return log
+
+
+def _teller(log: LogSink) -> Callable[[str, str], None]:
+    def tell(what: str, level: str) -> None:
+        log.emit(Lifecycle(read_now().utc_us, what, level))
+
+    return tell
+
+
+def _refuse(error: Exception, code: int) -> int:
+    print(f"postroom: {error}", file=sys.stderr)
+    return code

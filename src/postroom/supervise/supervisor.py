@@ -1,0 +1,284 @@
+"""The supervisor: keeps N workers alive, swaps generations, and ends them all.
+
+It holds what must outlive workers (listening sockets, counters) and knows nothing of
+mail. Its own end, however it comes, closes the links, by which workers know to stop.
+"""
+
+import asyncio
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from postroom.admin.link import (
+    Abort,
+    Cannot,
+    Commit,
+    Drain,
+    Job,
+    ListenFd,
+    Prepare,
+    Prepared,
+    Ready,
+    ReopenLogs,
+    ToSupervisor,
+    ToWorker,
+)
+from postroom.limits.shared import SharedCounters, map_octets, prepare_map
+from postroom.mail.now import SECOND_US
+from postroom.net.clock import read_now
+from postroom.supervise.identity import RunAs
+from postroom.supervise.plan import Listen, LoadPlan, Plan, changed_in_place
+from postroom.supervise.worker import Ended, Worker, start_worker
+
+Tell = Callable[[str, str], None]
+"""Takes a sentence about the system and its level (``info``, ``error``)."""
+
+EX_CONFIG = 78
+EX_OSERR = 71
+BACKOFF_FIRST_US = SECOND_US // 4
+BACKOFF_LAST_US = 30 * SECOND_US
+STEADY_US = 60 * SECOND_US
+"""A worker that lived this long is not counted as crashing in a row."""
+
+
+class Supervisor:
+    """One server. ``run`` it once.
+
+    Args:
+        plan: the configuration in force.
+        load: reads the configuration anew, for HUP.
+        sockets: the bound listening sockets.
+        run_as: the workers' identity, None for our own.
+        command: the worker program.
+        tell: is told what happens.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        load: LoadPlan,
+        sockets: Sequence[tuple[Listen, socket.socket]],
+        run_as: RunAs | None,
+        command: tuple[str, ...],
+        tell: Tell,
+    ) -> None:
+        self._plan = plan
+        self._load = load
+        self._sockets = sockets
+        self._run_as = run_as
+        self._command = command
+        self._tell = tell
+        self._workers: dict[int, Worker] = {}
+        self._generations = count(read_now().utc_us)
+        self._counters_fd, self._counters = _make_counters(plan.workers)
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._swapping: asyncio.Task[None] | None = None
+        self._swap_again = False
+        self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        """Run workers until told to stop; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(ending, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
+        async with asyncio.TaskGroup() as keepers:
+            for number in range(self._plan.workers):
+                keepers.create_task(self._keep(number))
+        if self._swapping is not None:
+            self._swapping.cancel()
+            await asyncio.wait([self._swapping])
+        self._counters.close()
+        os.close(self._counters_fd)
+        self._tell("stopped", "info")
+        return self._exit_code
+
+    def stop(self) -> None:
+        """Have all workers drain; a second call kills them."""
+        if self._stopping.is_set():
+            self._kill_all("told to stop at once")
+            return
+        seconds = self._plan.process.drain_s_max
+        self._tell(f"stopping: workers have {seconds} s to finish", "info")
+        self._stopping.set()
+        self._send_all(Drain())
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, self._kill_all, f"not finished after {seconds} s")
+
+    def reload(self) -> None:
+        """Swap to a new generation; when one is being swapped in, once more after."""
+        if self._stopping.is_set():
+            return
+        if self._swapping is not None and not self._swapping.done():
+            self._swap_again = True
+            return
+        self._swapping = asyncio.get_running_loop().create_task(self._swap())
+
+    def reopen_logs(self) -> None:
+        """Have all workers go over to new log files."""
+        self._send_all(ReopenLogs())
+
+    # Keeping a worker alive
+
+    async def _keep(self, number: int) -> None:
+        crashes = 0
+        while not self._stopping.is_set():
+            try:
+                worker = await start_worker(
+                    self._command,
+                    self._job(number, crashes),
+                    self._plan.process,
+                    self._run_as,
+                )
+            except OSError as error:
+                self._give_up(f"cannot start a worker{self._as_whom()}: {error}")
+                return
+            self._workers[number] = worker
+            if self._stopping.is_set():
+                worker.send(Drain())
+            ended = await worker.wait(self._heard)
+            del self._workers[number]
+            self._answer(number, f"worker {number} {ended.text}")
+            self._counters.zero_row(number)
+            if self._stopping.is_set():
+                return
+            crashes = 1 if ended.lived_us > STEADY_US else crashes + 1
+            await self._mourn(worker, ended, crashes)
+
+    async def _mourn(self, worker: Worker, ended: Ended, crashes: int) -> None:
+        who = f"worker {worker.number} (pid {worker.pid}) {ended.text}"
+        if ended.code == EX_CONFIG and not self._ready.is_set():
+            self._give_up(f"{who}: the configuration does not work", EX_CONFIG)
+            return
+        wait_us = min(BACKOFF_FIRST_US << min(crashes - 1, 20), BACKOFF_LAST_US)
+        self._tell(f"{who}; starting it anew in {wait_us / SECOND_US:.3g} s", "error")
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([stopping], timeout=wait_us / SECOND_US)
+        stopping.cancel()
+
+    def _heard(self, worker: Worker, message: ToSupervisor) -> None:
+        match message:
+            case Ready():
+                self._tell(
+                    f"worker {worker.number} (pid {worker.pid}) is ready", "info"
+                )
+                if self._is_complete() and not self._ready.is_set():
+                    self._ready.set()
+                    self._tell("ready", "info")
+            case Prepared():
+                self._answer(worker.number, "")
+            case Cannot():
+                self._answer(worker.number, message.why or "no reason given")
+            case _:
+                pass
+
+    def _job(self, number: int, crashes: int) -> Job:
+        return Job(
+            worker=number,
+            workers=self._plan.workers,
+            generation=next(self._generations),
+            config_path=self._plan.config_path,
+            config_text=self._plan.config_text,
+            listeners=tuple(
+                ListenFd(
+                    service=listen.service,
+                    name=listen.name,
+                    address=listen.address,
+                    fd=sock.fileno(),
+                )
+                for listen, sock in self._sockets
+            ),
+            counters_fd=self._counters_fd,
+            heartbeat=self._plan.process.heartbeat,
+            crashes=crashes,
+        )
+
+    # Swapping generations: all or none
+
+    async def _swap(self) -> None:
+        while True:
+            self._swap_again = False
+            why = await self._try_swap()
+            if why:
+                self._tell(f"{why}; the configuration in force stays", "error")
+            if not self._swap_again:
+                return
+
+    async def _try_swap(self) -> str:
+        """Swap; returns why not, or nothing."""
+        try:
+            plan = self._load()
+        except (ValueError, OSError) as error:
+            return f"the new configuration is refused: {error}"
+        if fixed := changed_in_place(self._plan, plan):
+            return f"only a restart can change {', '.join(fixed)}"
+        if not self._is_complete():
+            return "not all workers are up: try again"
+        generation = next(self._generations)
+        refusals = await self._prepare_all(generation, plan.config_text)
+        if refusals:
+            self._send_all(Abort(generation))
+            return f"a worker cannot take the new configuration: {refusals[0]}"
+        self._plan = plan
+        self._send_all(Commit(generation))
+        self._tell("the new configuration is in force", "info")
+        return ""
+
+    async def _prepare_all(self, generation: int, text: str) -> list[str]:
+        loop = asyncio.get_running_loop()
+        self._answers = {number: loop.create_future() for number in self._workers}
+        self._send_all(Prepare(generation, text))
+        patience_s = self._plan.process.start_timeout.seconds
+        await asyncio.wait(self._answers.values(), timeout=patience_s)
+        late = f"no answer within {patience_s:g} s"
+        answers = [a.result() if a.done() else late for a in self._answers.values()]
+        self._answers = {}
+        return [why for why in answers if why]
+
+    def _answer(self, number: int, why: str) -> None:
+        answer = self._answers.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(why)
+
+    # All of them
+
+    def _is_complete(self) -> bool:
+        ready = [worker for worker in self._workers.values() if worker.is_ready]
+        return len(ready) == self._plan.workers
+
+    def _send_all(self, message: ToWorker) -> None:
+        for worker in self._workers.values():
+            worker.send(message)
+
+    def _kill_all(self, why: str) -> None:
+        for worker in self._workers.values():
+            worker.kill(why)
+
+    def _give_up(self, why: str, code: int = EX_OSERR) -> None:
+        self._tell(why, "error")
+        self._exit_code = code
+        self._stopping.set()
+        self._send_all(Drain())
+        seconds = self._plan.process.drain_s_max
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, self._kill_all, f"not finished after {seconds} s")
+
+    def _as_whom(self) -> str:
+        if self._run_as is None:
+            return ""
+        return f' as the user "{self._run_as.name}" (can it read the program?)'
+
+
+def _make_counters(workers: int) -> tuple[int, SharedCounters]:
+    octets = map_octets(workers)
+    fd = os.memfd_create("postroom-counters", os.MFD_CLOEXEC)
+    os.ftruncate(fd, octets)
+    shared = mmap.mmap(fd, octets)
+    prepare_map(shared)
+    return fd, SharedCounters(shared, workers, 0)
