@@ -16,6 +16,7 @@ from postroom.dns.settings import ResolverSettings
 from postroom.mailbox.settings import MailboxSettings
 from postroom.observe.settings import LogSettings
 from postroom.policy.settings import PolicySettings
+from postroom.route.settings import RouteSettings
 from postroom.schedule.settings import ScheduleSettings
 from postroom.services.settings import DeliverSettings, ReceiveSettings
 from postroom.smtp.settings import ClientSettings, ServerSettings
@@ -91,6 +92,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     policy: PolicySettings = PolicySettings()
     """The site's hooks and the built-in guards."""
 
+    route: RouteSettings = RouteSettings()
+    """Which domains are ours, and where the rest goes."""
+
     spool: SpoolSettings = SpoolSettings()
     """Where mail waits."""
 
@@ -124,6 +128,8 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("drop_directory",),
     ("users_file",),
     ("policy", "module"),
+    ("route", "aliases"),
+    ("route", "routes"),
     ("spool", "directory"),
     ("dns", "resolv_conf"),
     ("mailbox", "path"),
