@@ -1,0 +1,40 @@
+"""Settings of routing: what is local, and where the rest goes."""
+
+import msgspec
+
+
+class RouteSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """How an address becomes a route."""
+
+    local_domains: tuple[str, ...] = ()
+    """Domains whose mail is delivered here; our own host name and ``localhost``
+    always are."""
+
+    recipient_delimiter: str = "+"
+    """What parts ``user+detail``; empty: nothing does."""
+
+    local_agent: str = "mailbox"
+    """The delivery agent for local users."""
+
+    aliases: str = ""
+    """The aliases file, in sendmail's syntax; empty: none."""
+
+    routes: str = ""
+    """The file that names a way for domains, ``whizzer.test  smtp:[10.0.0.2]:2525``;
+    empty: none."""
+
+    smart_host: str = ""
+    """Where all mail goes that is not local, unless the routes say otherwise:
+    ``[relay.test]:587`` or ``relay.test`` (by MX); empty: by MX of each domain."""
+
+    postmaster: str = ""
+    """Who gets mail for postmaster if there is neither an alias nor a user of that
+    name: a local name or an address."""
+
+    includes: bool = False
+    """Whether aliases may take lists from files by ``:include:/path``."""
+
+    alias_depth_max: int = 10
+    """How many aliases may stand behind one another."""

@@ -1,0 +1,1 @@
+"""Tables that people write: text files and aliases, read whole, replaced whole."""
