@@ -42,3 +42,25 @@ class DeliverSettings(
     """After this an attempt is given up and deferred, whatever the agent says."""
     double_bounce_to: str = "postmaster"
     """Who gets reports that cannot be sent to a sender; empty drops them."""
+
+
+class SubmissionSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """Letters that local programs hand in with the ``sendmail`` command."""
+
+    users: dict[str, str] = msgspec.field(default_factory=dict)
+    """In whose name a user of this machine sends: login to account, such as
+    ``root = "betty"``; users not named here send in their own."""
+    trusted_users: tuple[str, ...] = ("root",)
+    """Logins that may name any sender with ``-f`` without a warning in the header,
+    and may have the queue run with ``-q``."""
+    sessions_max: int = 200
+    """Calls of ``sendmail`` served at a time by one worker; others wait in line."""
+    header_octets_max: Size = Size.from_text("128KiB")
+    """Longest header block; the caller is told, exit code 65."""
+    drop_scan_interval: Duration = Duration.from_text("10s")
+    """How often the drop directory is searched for letters that were handed in while
+    no server ran."""
+    drop_warn_after: Duration = Duration.from_text("1d")
+    """A letter in the drop directory without an end is told of after this time."""
