@@ -1,0 +1,103 @@
+"""What the submission service needs of the rest: to judge, to keep, to look up.
+
+A letter that a local program hands in goes through ``Submitter`` and ``Draft`` as one
+that came by SMTP goes through a session: sender, recipients, content, one answer. The
+other things that ``sendmail`` is called for are ``Errands``.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from postroom.mail.address import Address
+from postroom.mail.envelope import Envelope, Origin, Recipient
+from postroom.mail.ids import QueueId
+from postroom.mail.outcome import Say
+from postroom.services.submission import QueueSelection
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """Not taken. ``status`` is an enhanced code (4: for now), ``text`` says why."""
+
+    status: str
+    text: str
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The letter is durable.
+
+    ``finished`` is done when every recipient was tried once, or nothing more will be
+    said; None if nobody asked to listen.
+    """
+
+    queue_id: QueueId
+    finished: Awaitable[None] | None = None
+
+
+class Draft(Protocol):
+    """One letter on its way in; whoever began it must call ``abandon`` at the end."""
+
+    async def add_recipient(self, recipient: Recipient) -> Refused | None:
+        """Judge a recipient; None: it is taken."""
+
+    async def open(self) -> QueueId:
+        """Wait until there is room for the content; return the id it will have."""
+
+    async def add(self, data: bytes) -> None:
+        """Take a piece of the content, in canonical form. Too much is no error yet."""
+
+    async def finish(self, say: Say | None) -> Submitted | Refused:
+        """Judge and keep the whole; returns after the commit. ``say`` is told more."""
+
+    async def abandon(self) -> None:
+        """Give back what is held. After ``finish`` the letter itself stays."""
+
+
+class Submitter(Protocol):
+    """Takes letters."""
+
+    async def begin(self, envelope: Envelope) -> Draft | Refused:
+        """Judge the sender; ``envelope.recipients`` is still empty."""
+
+
+class Conversation(Protocol):
+    """What an SMTP session talks over (``sendmail -bs``)."""
+
+    async def read(self) -> bytes:
+        """Return the next octets, ``b""`` at the end; raises ``StreamError``."""
+
+    def write(self, data: bytes) -> None:
+        """Send octets."""
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+
+    def set_deadline(self, mono_us: int | None) -> None:
+        """Say until when the peer may keep us waiting."""
+
+    async def aclose(self) -> None:
+        """Send what is left and close."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What an errand has to say, and the exit code."""
+
+    lines: tuple[str, ...]
+    exit_code: int = 0
+
+
+class Errands(NamedTuple):
+    """The other things that ``sendmail`` is called for.
+
+    ``mailq(verbose, user)`` yields the lines of the queue as this user may see it;
+    ``newaliases()`` reads the alias tables anew; ``run_queue(selection)`` makes
+    waiting messages due; ``verify(address, verbose)`` says where mail for an address
+    would go; ``converse`` runs an SMTP session to its end.
+    """
+
+    mailq: Callable[[bool, str], AsyncIterator[str]]
+    newaliases: Callable[[], Awaitable[Answer]]
+    run_queue: Callable[[QueueSelection], Awaitable[Answer]]
+    verify: Callable[[Address, bool], Awaitable[Answer]]
+    converse: Callable[[Conversation, Origin], Awaitable[None]]
