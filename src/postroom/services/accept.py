@@ -6,24 +6,22 @@ the dispatcher is told. If the spool cannot, ``SpoolError`` passes through and n
 was acknowledged.
 """
 
-from collections.abc import Callable, Sequence
+from asyncio import Future
+from collections.abc import Sequence
 from typing import NamedTuple
-from zlib import crc32
 
-from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.headers import find
-from postroom.mail.ids import QueueId, QueueIds
+from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
 from postroom.mail.now import Now
 from postroom.mail.outcome import Say
 from postroom.mail.route import Route
-from postroom.observe.events import AnyEvent, MessageQueued
+from postroom.observe.events import MessageQueued
 from postroom.services.dispatch import Dispatcher
-from postroom.spool.spool import NewMessage, NewRecipient, RecipientState, Spool
-
-LARGE_OCTETS = 128 * 1024
-"""From this size on a message has lanes of its own beside the small ones'."""
+from postroom.services.lanes import lane_of
+from postroom.services.workshop import Workshop
+from postroom.spool.spool import NewMessage, NewRecipient, RecipientState
 
 
 class Routed(NamedTuple):
@@ -33,35 +31,16 @@ class Routed(NamedTuple):
     route: Route | None
 
 
-def lane_of(sender: Address, size: int, lanes: int) -> int:
-    """Return the lane: a small hash of the sender, large messages apart."""
-    lane = crc32(f"{sender.local}@{sender.domain}".encode()) % lanes
-    return lane + lanes if size > LARGE_OCTETS else lane
-
-
 class Acceptor:
     """Queues messages and hands them on."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        ids: QueueIds,
-        dispatcher: Dispatcher,
-        emit: Callable[[AnyEvent], None],
-        clock: Callable[[], Now],
-        *,
-        lanes: int,
-    ) -> None:
-        self._spool = spool
-        self._ids = ids
+    def __init__(self, shop: Workshop, dispatcher: Dispatcher) -> None:
+        self._shop = shop
         self._dispatcher = dispatcher
-        self._emit = emit
-        self._clock = clock
-        self._lanes = lanes
 
     def next_id(self, now: Now) -> QueueId:
         """Return the id that the next message will have."""
-        return self._ids.next(now.utc_us)
+        return self._shop.ids.next(now.utc_us)
 
     async def accept(
         self,
@@ -72,16 +51,17 @@ class Acceptor:
         *,
         held: str = "",
         say: Say | None = None,
-    ) -> None:
+    ) -> Future[None] | None:
         """Make a message durable and send it on its way; returns after the commit.
 
         ``held`` is the reason of a quarantine: the message is kept but waits for an
-        operator. ``say`` is told the dialogue of the first attempts.
+        operator. ``say`` is told the dialogue of the first attempts; the future that
+        is returned then is done when every recipient has been tried once.
 
         Raises:
             SpoolError: it could not be kept; nothing was acknowledged.
         """
-        lane = lane_of(envelope.sender, message.size, self._lanes)
+        lane = lane_of(envelope.sender, message.size, self._shop.lanes)
         state = RecipientState.HELD if held else RecipientState.READY
         recipients = tuple(
             NewRecipient(
@@ -104,11 +84,15 @@ class Acceptor:
             recipients=recipients,
             message_id=message_id,
         )
-        if say is not None:
-            self._dispatcher.listen(queue_id, say)
+        listeners = self._dispatcher.listeners
+        finished = listeners.add(queue_id, say, len(recipients)) if say else None
         waits = bool(held) or envelope.hold_until_us > envelope.arrival_us
-        await self._queue(new, waits=waits)
-        self._emit(
+        try:
+            await self._queue(new, waits=waits)
+        except BaseException:
+            listeners.remove(queue_id)
+            raise
+        self._shop.emit(
             MessageQueued(
                 utc_us=envelope.arrival_us,
                 queue_id=queue_id,
@@ -119,11 +103,12 @@ class Acceptor:
                 origin=envelope.origin,
             )
         )
+        return finished
 
     async def _queue(self, new: NewMessage, *, waits: bool) -> None:
         lane = new.recipients[0].lane
         hops = {r.route.hop if r.route else "" for r in new.recipients}
-        now = self._clock()
+        now = self._shop.clock()
         # One hop is the common case and may go at once, without being read back.
         at_once = (
             not waits
@@ -131,7 +116,7 @@ class Acceptor:
             and self._dispatcher.admit(next(iter(hops)), lane, now)
         )
         try:
-            leases = await self._spool.accept(new, claim=at_once)
+            leases = await self._shop.spool.accept(new, claim=at_once)
         except BaseException:
             if at_once:
                 self._dispatcher.withdraw(next(iter(hops)), lane)

@@ -12,11 +12,11 @@ from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Body, MemoryBody, Message, Prepend
-from postroom.mail.now import Now
 from postroom.mail.reply import Reply
+from postroom.mail.route import Route
 from postroom.mail.trace import received_field
 from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
-from postroom.observe.events import MessageDiscarded, SpoolFailed
+from postroom.observe.events import MessageDiscarded
 from postroom.policy.session import MessageSubject, RouteSubject, Session
 from postroom.route.router import Routing
 from postroom.services.accept import Routed
@@ -35,13 +35,13 @@ _HEADER_TOO_LARGE = Reply.of(552, "5.3.4", "Header block is too large")
 
 
 class Content:
-    """Collects one message. Made by ``begin``; ``release`` must be called at the end."""
+    """Collects one message. Made by ``begin``, ended by ``release`` or ``abandon``."""
 
     def __init__(self, tools: "Tools", generation: "Generation") -> None:
         self._tools = tools
         self._generation = generation
-        self.queue_id: QueueId = tools.acceptor.next_id(tools.clock())
-        self._held_octets = tools.spool.body_memory_octets_max
+        self.queue_id: QueueId = tools.acceptor.next_id(tools.shop.clock())
+        self._held_octets = tools.shop.spool.body_memory_octets_max
         self._chunks: list[bytes] = []
         self._octets = 0
         self._header = b""
@@ -76,7 +76,7 @@ class Content:
             return self._write(data)
         self._chunks.append(data)
         self._octets += len(data)
-        if self._octets > self._tools.spool.body_memory_octets_max:
+        if self._octets > self._tools.shop.spool.body_memory_octets_max:
             return self._move_to_disk()
         return None
 
@@ -114,11 +114,11 @@ class Content:
                 pass
             case _:
                 assert_never(verdict)
-        routed = [
+        begun = [
             Routed(recipient, routing.to_route())
             for recipient, routing in zip(envelope.recipients, routings, strict=True)
         ]
-        changed = Changed(message, routed)
+        changed = Changed(message, begun)
         if changes:
             generation = self._generation
             changed = await apply_changes(
@@ -127,6 +127,11 @@ class Content:
         if not changed.routed:
             return await self._discard("policy removed every recipient")
         routed = await self._choose_routes(session, envelope, changed.routed)
+        if isinstance(routed, Reply):
+            await self._drop()
+            return routed
+        if not routed:
+            return await self._discard("policy discarded every recipient")
         await self._tools.acceptor.accept(
             self.queue_id,
             envelope,
@@ -156,18 +161,28 @@ class Content:
 
     async def _choose_routes(
         self, session: Session, envelope: Envelope, routed: Sequence[Routed]
-    ) -> Sequence[Routed]:
+    ) -> Sequence[Routed] | Reply:
         chain = self._generation.chain
         if not chain.has("route"):
             return routed
         chosen = []
         for recipient, route in routed:
-            if route is not None:
-                subject = RouteSubject(
-                    recipient.address, route, envelope.sender, self.queue_id
-                )
-                route = await chain.choose(session, subject)
-            chosen.append(Routed(recipient, route))
+            if route is None:  # an alias; its members have routes of their own
+                chosen.append(Routed(recipient, None))
+                continue
+            subject = RouteSubject(
+                recipient.address, route, envelope.sender, self.queue_id
+            )
+            choice = await chain.choose(session, subject)
+            match choice:
+                case Route():
+                    chosen.append(Routed(recipient, choice))
+                case Reject(reply) | Defer(reply):
+                    return reply
+                case Discard():
+                    continue
+                case _:
+                    assert_never(choice)
         return chosen
 
     def _stamped(self, message: Message, envelope: Envelope) -> Message:
@@ -177,7 +192,7 @@ class Content:
             self.queue_id,
             self._generation.hostname,
             arrival_us,
-            self._tools.zone_offset_s(arrival_us),
+            self._tools.shop.zone_offset_s(arrival_us),
         )
         edits = (*message.edits, Prepend(field))
         return Message(
@@ -186,9 +201,10 @@ class Content:
 
     async def _discard(self, reason: str) -> Reply:
         await self._drop()
-        now: Now = self._tools.clock()
-        self._tools.emit(
-            MessageDiscarded(utc_us=now.utc_us, queue_id=self.queue_id, reason=reason)
+        shop = self._tools.shop
+        now_us = shop.now_us()
+        shop.emit(
+            MessageDiscarded(utc_us=now_us, queue_id=self.queue_id, reason=reason)
         )
         return replies.queued(self.queue_id)
 
@@ -200,7 +216,7 @@ class Content:
             return
         self._chunks = []
         self._header, self._has_separator = header, has_separator
-        self._writer = self._tools.spool.body_writer(self.queue_id)
+        self._writer = self._tools.shop.spool.body_writer(self.queue_id)
         await self._write(rest)
 
     async def _write(self, data: bytes) -> None:
@@ -218,7 +234,5 @@ class Content:
             await writer.abandon()
 
     def _spool_failed(self, error: SpoolError) -> Reply:
-        now = self._tools.clock()
-        shard = self._tools.spool.shard
-        self._tools.emit(SpoolFailed(utc_us=now.utc_us, shard=shard, error=str(error)))
+        self._tools.shop.tell_spool(error)
         return _NO_SPACE if isinstance(error, SpoolFull) else _SPOOL_ERROR

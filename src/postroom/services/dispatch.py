@@ -7,21 +7,22 @@ deferred and logged; a result that the spool cannot take is offered again until 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from postroom.agents.agent import Agent
 from postroom.mail.now import SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Outcome
 from postroom.mail.route import Route
-from postroom.observe.events import AnyEvent, AttemptDone, Lifecycle, SpoolFailed
+from postroom.observe.events import AttemptDone
 from postroom.schedule.destination import PutOff
 from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
 from postroom.services.expand import Expander
 from postroom.services.listeners import Listeners
-from postroom.services.settle import Settler
 from postroom.services.settings import DeliverSettings
-from postroom.spool.spool import Fenced, Lease, NewMessage, Settle, Spool, SpoolError
+from postroom.services.settle import Settler
+from postroom.services.workshop import Workshop
+from postroom.spool.spool import Fenced, Lease, NewMessage, Settle, SpoolError
 
 HOPS_PER_SCAN_MAX = 10_000
 _SCAN_PAUSE_US_MIN = SECOND_US
@@ -31,14 +32,12 @@ _SETTLE_PAUSE_S = 1.0
 class Parts(NamedTuple):
     """What the dispatcher joins."""
 
-    spool: Spool
+    shop: Workshop
     scheduler: Scheduler
     agents: Mapping[str, Agent]
     expander: Expander
     settler: Settler
     listeners: Listeners
-    emit: Callable[[AnyEvent], None]
-    clock: Callable[[], Now]
 
 
 class Dispatcher:
@@ -66,7 +65,7 @@ class Dispatcher:
 
     def withdraw(self, hop: str, lane: int) -> None:
         """Take back an admission: the message was not kept after all."""
-        self._parts.scheduler.done(hop, lane, (), self._parts.clock())
+        self._parts.scheduler.done(hop, lane, (), self._parts.shop.clock())
 
     def start(self, leases: Sequence[Lease]) -> None:
         """Try messages that were admitted and leased as they were accepted."""
@@ -77,7 +76,7 @@ class Dispatcher:
 
     def due(self, hop: str, lane: int) -> None:
         """Hint: something is due there."""
-        self._parts.scheduler.due(hop, lane, self._parts.clock())
+        self._parts.scheduler.due(hop, lane, self._parts.shop.clock())
         self._pump()
 
     def look_again(self) -> None:
@@ -107,21 +106,17 @@ class Dispatcher:
             task.cancel()
 
     async def _scan(self) -> int:
-        now = self._parts.clock()
+        now = self._parts.shop.clock()
         self._cancel_overdue(now)
         interval = int(self._settings.scan_interval)
         try:
-            hops = await self._parts.spool.due_hops(now, HOPS_PER_SCAN_MAX)
+            hops = await self._parts.shop.spool.due_hops(now, HOPS_PER_SCAN_MAX)
             for hop in hops:
                 self._parts.scheduler.due(hop.hop, hop.lane, now)
             self._pump()
-            next_us = await self._parts.spool.next_due_us()
+            next_us = await self._parts.shop.spool.next_due_us()
         except SpoolError as error:
-            self._parts.emit(
-                SpoolFailed(
-                    utc_us=now.utc_us, shard=self._parts.spool.shard, error=str(error)
-                )
-            )
+            self._parts.shop.tell_spool(error)
             return interval
         if next_us is None:
             return interval
@@ -137,7 +132,7 @@ class Dispatcher:
         if self._draining:
             return
         scheduler = self._parts.scheduler
-        now = self._parts.clock()
+        now = self._parts.shop.clock()
         for claim in scheduler.next(now):
             task = asyncio.create_task(self._claim(claim))
             self._running[task] = now.mono_us
@@ -163,15 +158,15 @@ class Dispatcher:
 
     async def _claim(self, claim: Claim) -> None:
         spool, scheduler, clock = (
-            self._parts.spool,
+            self._parts.shop.spool,
             self._parts.scheduler,
-            self._parts.clock,
+            self._parts.shop.clock,
         )
         leases: Sequence[Lease] = ()
         try:
             leases = await spool.claim(claim.hop, claim.lane, claim.count, clock())
         except SpoolError as error:
-            self._tell_spool(error)
+            self._parts.shop.tell_spool(error)
         scheduler.claimed(claim.hop, claim.lane, claim.count, len(leases), clock())
         if claim.put_off is not None:
             await self._put_off(leases, claim.put_off)
@@ -181,7 +176,7 @@ class Dispatcher:
         self._pump()
 
     async def _put_off(self, leases: Sequence[Lease], put_off: PutOff) -> None:
-        now = self._parts.clock()
+        now = self._parts.shop.clock()
         for lease in leases:
             outcomes = [put_off.outcome] * len(lease.numbers)
             settled, new = await self._parts.settler.judge(
@@ -193,13 +188,13 @@ class Dispatcher:
 
     def _spawn(self, lease: Lease) -> None:
         task = asyncio.create_task(self._attempt(lease))
-        self._running[task] = self._parts.clock().mono_us
+        self._running[task] = self._parts.shop.clock().mono_us
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         if not task.cancelled() and (error := task.exception()):
-            self._tell(f"delivery task failed: {error!r}", level="error")
+            self._parts.shop.tell(f"delivery task failed: {error!r}", level="error")
 
     async def _attempt(self, lease: Lease) -> None:
         outcomes: Sequence[Outcome] = ()
@@ -208,25 +203,25 @@ class Dispatcher:
             if lease.route is None:
                 expanded = await parts.expander.expand(lease)
                 for hop, lane in expanded:
-                    parts.scheduler.due(hop, lane, parts.clock())
+                    parts.scheduler.due(hop, lane, parts.shop.clock())
             else:
                 outcomes = await self._deliver(lease, lease.route)
         finally:
             parts.scheduler.done(
-                _hop_of(lease), lease.lane, outcomes, parts.clock()
+                _hop_of(lease), lease.lane, outcomes, parts.shop.clock()
             )
             self._pump()
 
     async def _deliver(self, lease: Lease, route: Route) -> Sequence[Outcome]:
         parts = self._parts
-        began = parts.clock()
+        began = parts.shop.clock()
         outcomes = await self._try(lease, route, began)
-        ended = parts.clock()
+        ended = parts.shop.clock()
         settled, new = await parts.settler.judge(lease, outcomes, ended)
         await self._settle(lease, settled, new)
         count = len(lease.numbers)
         for i, outcome in enumerate(outcomes):
-            parts.emit(
+            parts.shop.emit(
                 AttemptDone(
                     utc_us=ended.utc_us,
                     queue_id=lease.queue_id,
@@ -266,7 +261,9 @@ class Dispatcher:
                 raise
             return [Deferred("4.4.7", "attempt took too long")] * count
         except Exception as error:  # a bug must not lose or block mail
-            self._tell(f"agent {route.agent} failed: {error!r}", level="error")
+            self._parts.shop.tell(
+                f"agent {route.agent} failed: {error!r}", level="error"
+            )
             return [Deferred("4.3.0", "internal error")] * count
         assert len(outcomes) == count
         return outcomes
@@ -276,31 +273,21 @@ class Dispatcher:
     ) -> None:
         while True:
             try:
-                return await self._parts.spool.settle(lease, settled, new)
+                return await self._parts.shop.spool.settle(lease, settled, new)
             except Fenced:
-                return self._tell(
+                return self._parts.shop.tell(
                     f"{lease.queue_id}: another worker has taken over", level="warning"
                 )
             except SpoolError as error:
-                self._tell_spool(error)
+                self._parts.shop.tell_spool(error)
                 await asyncio.sleep(_SETTLE_PAUSE_S)
 
     def _look_for(self, new: Sequence[NewMessage]) -> None:
-        now = self._parts.clock()
+        now = self._parts.shop.clock()
         for message in new:
             for recipient in message.recipients:
                 hop = recipient.route.hop if recipient.route else ""
                 self._parts.scheduler.due(hop, recipient.lane, now)
-
-    def _tell(self, what: str, *, level: str) -> None:
-        self._parts.emit(
-            Lifecycle(utc_us=self._parts.clock().utc_us, what=what, level=level)
-        )
-
-    def _tell_spool(self, error: SpoolError) -> None:
-        now = self._parts.clock()
-        shard = self._parts.spool.shard
-        self._parts.emit(SpoolFailed(utc_us=now.utc_us, shard=shard, error=str(error)))
 
 
 def _hop_of(lease: Lease) -> str:

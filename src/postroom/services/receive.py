@@ -4,24 +4,19 @@ A client over a limit is told 421 and goes. What a client does wrong is answered
 session; what breaks a session is an event and concerns nobody else.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from postroom.mail.envelope import Origin
-from postroom.mail.now import Now
 from postroom.mail.reply import Reply
 from postroom.net.stream import Stream
 from postroom.observe.events import (
-    AnyEvent,
-    Lifecycle,
     SessionClosed,
     SessionRefused,
 )
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
-from postroom.services.generation import Generation
 from postroom.services.session import Conversation, SmtpSession
-from postroom.spool.spool import Spool
+from postroom.services.workshop import Workshop
 
 _TOO_MANY = Reply.of(421, "4.3.2", "too many sessions, try again later")
 _TOO_MANY_YOURS = Reply.of(421, "4.7.0", "too many sessions from your address")
@@ -40,25 +35,21 @@ class Counters(Protocol):
 class Tools(NamedTuple):
     """What every session of this worker works with."""
 
-    spool: Spool
+    shop: Workshop
     acceptor: Acceptor
     budget: Budget
     counters: Counters
-    emit: Callable[[AnyEvent], None]
-    clock: Callable[[], Now]
-    zone_offset_s: Callable[[int], int]
 
 
 class ReceiveService:
-    """Serves SMTP. ``generation`` may be swapped; sessions keep theirs."""
+    """Serves SMTP. Sessions keep the generation that they began with."""
 
-    def __init__(self, generation: Generation, tools: Tools) -> None:
-        self.generation = generation
+    def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
     async def serve(self, stream: Stream, listener: str) -> None:
         """Serve one connection from greeting to end."""
-        counters, receive = self._tools.counters, self.generation.receive
+        counters, receive = self._tools.counters, self._tools.shop.generation().receive
         client = f"smtp:{stream.peer_ip}"
         if not counters.add("smtp", 1, receive.sessions_max):
             return await self._turn_away(stream, _TOO_MANY, "sessions_max")
@@ -83,19 +74,19 @@ class ReceiveService:
 
     async def converse(self, stream: Conversation, origin: Origin) -> None:
         """Run a session over anything that reads and writes, then close it."""
-        began = self._tools.clock()
-        session = SmtpSession(stream, self.generation, self._tools, origin)
+        began = self._tools.shop.clock()
+        session = SmtpSession(stream, self._tools, origin)
         how = "error"
         try:
             how = await session.run()
         except Exception as error:  # our mistake must not take the worker down
-            self._tell(f"SMTP session failed: {error!r}")
+            self._tools.shop.tell(f"SMTP session failed: {error!r}", level="error")
             session.say_sorry()
         finally:
             await session.aclose()
             await stream.aclose()
-            now = self._tools.clock()
-            self._tools.emit(
+            now = self._tools.shop.clock()
+            self._tools.shop.emit(
                 SessionClosed(
                     utc_us=now.utc_us,
                     service="smtp",
@@ -107,9 +98,9 @@ class ReceiveService:
             )
 
     async def _turn_away(self, stream: Stream, reply: Reply, why: str) -> None:
-        self._tools.emit(
+        self._tools.shop.emit(
             SessionRefused(
-                utc_us=self._tools.clock().utc_us,
+                utc_us=self._tools.shop.clock().utc_us,
                 service="smtp",
                 client_ip=stream.peer_ip,
                 why=why,
@@ -117,7 +108,3 @@ class ReceiveService:
         )
         stream.write(reply.to_wire())
         await stream.aclose()
-
-    def _tell(self, what: str) -> None:
-        now = self._tools.clock()
-        self._tools.emit(Lifecycle(utc_us=now.utc_us, what=what, level="error"))

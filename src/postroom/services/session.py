@@ -1,4 +1,4 @@
-"""One SMTP session: joins the protocol core, the policy chain, the router and the queue.
+"""One SMTP session: joins the protocol core, policy, the router and the queue.
 
 The core says what the client wants; each handler here asks the chain for a verdict and
 answers. 250 for a message is given only after ``Acceptor.accept`` returned. When the
@@ -26,7 +26,6 @@ from postroom.smtp import commands, replies, server
 from postroom.smtp.dialogue import Verb
 
 if TYPE_CHECKING:
-    from postroom.services.generation import Generation
     from postroom.services.receive import Tools
 
 _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
@@ -60,15 +59,14 @@ class SmtpSession:
     def __init__(
         self,
         stream: Conversation,
-        generation: "Generation",
         tools: "Tools",
         origin: Origin,
     ) -> None:
         self._stream = stream
-        self._generation = generation
+        self._generation = generation = tools.shop.generation()
         self._tools = tools
         self._core = server.ServerConnection(generation.server, generation.hostname)
-        self._session = Session(origin=origin, opened_us=tools.clock().utc_us)
+        self._session = Session(origin=origin, opened_us=tools.shop.clock().utc_us)
         self.origin = origin
         self.messages = 0
         self._sender: Address | None = None
@@ -135,7 +133,7 @@ class SmtpSession:
         wait: Duration = receive.command_timeout
         if self._content is not None:
             wait = receive.data_timeout
-        self._stream.set_deadline(self._tools.clock().mono_us + wait)
+        self._stream.set_deadline(self._tools.shop.clock().mono_us + wait)
         try:
             data = await self._stream.read()
         except StreamInterrupted:
@@ -168,9 +166,9 @@ class SmtpSession:
                 assert_never(verdict)
 
     def _rejected(self, verb: str, argument: str, reply: Reply, rule: str) -> None:
-        self._tools.emit(
+        self._tools.shop.emit(
             CommandRejected(
-                utc_us=self._tools.clock().utc_us,
+                utc_us=self._tools.shop.clock().utc_us,
                 origin=self.origin,
                 verb=verb,
                 argument=argument,
@@ -203,7 +201,7 @@ class SmtpSession:
         )
         argument = event.address.to_text()
         refusal = self._refusal(verdict, "MAIL", argument)
-        if refusal is None and not self._tools.spool.check_space(params.size):
+        if refusal is None and not self._tools.shop.spool.check_space(params.size):
             refusal = _NO_SPACE  # RFC 1870 §6.1
             self._rejected("MAIL", argument, refusal, "spool reserve")
         if refusal:
@@ -269,7 +267,7 @@ class SmtpSession:
             body=params.body,
             size=params.size,
             auth=params.auth,
-            arrival_us=self._tools.clock().utc_us,
+            arrival_us=self._tools.shop.clock().utc_us,
         )
 
     def _on_reset(self, event: commands.Reset) -> None:

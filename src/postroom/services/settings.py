@@ -35,7 +35,7 @@ class DeliverSettings(
     attempts_max: int = 200
     """Attempts at a time in one worker."""
     lanes: int = 16
-    """Into how many lanes the senders of a hop are dealt, so that one cannot fill it."""
+    """Into how many lanes the senders of a hop are dealt: one cannot fill it alone."""
     scan_interval: Duration = Duration.from_text("30s")
     """How often the spool is searched for due mail that no hint told of."""
     attempt_timeout: Duration = Duration.from_text("1h")

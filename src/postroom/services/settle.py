@@ -1,4 +1,4 @@
-"""What becomes of recipients after an attempt: gone, waiting, or reported to the sender.
+"""What becomes of recipients after an attempt: gone, waiting, or reported.
 
 The retry schedule says whether a deferred recipient waits or expires; failures and
 expiries go to the reporter, whose reports are queued in the same transaction that
@@ -13,7 +13,7 @@ from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
 from postroom.schedule.retry import Expire, Retry, verdict_on_deferral
 from postroom.schedule.settings import RetrySettings
-from postroom.services.report import Reporter, Reported
+from postroom.services.report import Reported, Reporter
 from postroom.spool.spool import Lease, NewMessage, Settle
 
 
