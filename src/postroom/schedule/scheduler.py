@@ -128,6 +128,17 @@ class Scheduler:
         """Count more as started: one admitted message had several leases."""
         self._count(self._hops[hop], more)
 
+    def started(self, hop: str, count: int) -> None:
+        """Count more that goes at once with what was admitted for this hop.
+
+        One accepted message may become several leases; ``done`` is owed for each.
+        The window may be passed by these few.
+        """
+        entry = self._hops.get(hop) or self._remember(hop)
+        if entry is not None:
+            self._idle.pop(hop, None)
+            self._count(entry, count)
+
     def next(self, now: Now) -> list[Claim]:
         """Return what to claim now; what is asked for counts as started."""
         claims: list[Claim] = []

@@ -120,6 +120,17 @@ def test_a_late_success_ends_the_rest() -> None:
     assert one.resting_until_us("a.test") == 0
 
 
+def test_one_admission_may_become_several_attempts() -> None:
+    one = scheduler(window_start=2)
+    assert one.admit("a.test", 0, NOW)
+    one.started("a.test", 2)
+    assert one.active == 3
+    assert not one.admit("a.test", 0, NOW)
+    for _ in range(3):
+        one.done("a.test", 0, SENT, NOW)
+    assert one.active == 0
+
+
 def test_a_new_message_does_not_overtake_those_that_wait() -> None:
     one = scheduler()
     one.due("a.test", 0, NOW)
