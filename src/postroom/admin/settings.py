@@ -5,17 +5,6 @@ import msgspec
 from postroom.mail.units import Duration
 
 
-class ControlSettings(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
-    """Who may ask and tell the workers, besides root and the user they run as."""
-
-    operator_group: str = ""
-    """Members of this group may do everything that the ``postroom`` command can."""
-    answer_timeout: Duration = Duration.from_text("30s")
-    """How long the ``postroom`` command waits for a worker's next answer."""
-
-
 class ProcessSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
@@ -29,6 +18,9 @@ class ProcessSettings(
     the user that starts, or empty."""
     group: str = ""
     """The workers' group; the user's own if empty."""
+    operator_group: str = ""
+    """Members of this group may do all that the ``postroom queue`` command can,
+    besides root and the user above."""
     heartbeat: Duration = Duration.from_text("2s")
     """How often a worker gives a sign of life."""
     heartbeat_timeout: Duration = Duration.from_text("10s")

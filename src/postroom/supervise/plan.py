@@ -51,15 +51,16 @@ def changed_in_place(old: Plan, new: Plan) -> list[str]:
         "the spool directory": (old.spool_directory, new.spool_directory),
         "the run directory": (old.run_directory, new.run_directory),
         "the number of workers": (old.workers, new.workers),
-        "the user or group": (_identity(old), _identity(new)),
+        "the users and groups": (_identity(old), _identity(new)),
         "the log": (old.log, new.log),
         "the listening addresses": (_addresses(old), _addresses(new)),
     }
     return [name for name, (before, after) in parts.items() if before != after]
 
 
-def _identity(plan: Plan) -> tuple[str, str]:
-    return plan.process.user, plan.process.group
+def _identity(plan: Plan) -> tuple[str, str, str]:
+    process = plan.process
+    return process.user, process.group, process.operator_group
 
 
 def _addresses(plan: Plan) -> set[tuple[str, str, str]]:
