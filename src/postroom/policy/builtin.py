@@ -108,12 +108,8 @@ class Guards:
                 if self.may_relay(session):
                     return None
                 return _reject(550, "5.7.1", f"<{rcpt.address}>... Relaying denied")
-            case "unknown":
-                return _reject(550, "5.1.1", f"<{rcpt.address}>... User unknown")
-            case "failed":
-                return _defer(
-                    451, "4.4.3", f"<{rcpt.address}>... Cannot route now, try later"
-                )
+            case "unknown" | "failed":
+                return _refused(rcpt)
 
     def may_relay(self, session: Session) -> bool:
         """Whether a client may send to domains that are not ours."""
@@ -197,6 +193,18 @@ def _client(ip: str) -> str:
     if mapped := address.ipv4_mapped:
         return str(mapped)
     return str(ip_network((int(address), 64), strict=False).network_address)
+
+
+def _refused(rcpt: Rcpt) -> Guard:
+    """Refuse as the router would, else in sendmail's words."""
+    reply = rcpt.reply
+    if reply is None and rcpt.routing == "unknown":
+        reply = Reply.of(550, "5.1.1", "User unknown")
+    elif reply is None:
+        reply = Reply.of(451, "4.4.3", "Cannot be routed now, try again later")
+    text = f"<{rcpt.address}>... {reply.text}"
+    make = _defer if reply.is_transient else _reject
+    return make(reply.code, reply.status, text)
 
 
 def _reject(code: int, status: str, text: str) -> Reject:

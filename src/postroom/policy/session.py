@@ -15,6 +15,7 @@ from postroom.mail.envelope import Envelope, Origin
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
 from postroom.mail.outcome import Outcome
+from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 
 Routing = Literal["local", "relay", "unknown", "failed"]
@@ -102,13 +103,18 @@ class Mail(msgspec.Struct, frozen=True):
 
 
 class Rcpt(msgspec.Struct, frozen=True, gc=False):
-    """RCPT, and what the router said of it: ``reason`` is for people and logs."""
+    """RCPT, and what the router said of it.
+
+    ``reason`` is for people and logs; ``reply`` is the refusal that the router has in
+    mind for an unknown or failed recipient, if it has one.
+    """
 
     address: Address
     routing: Routing = "local"
     reason: str = ""
     recipients_so_far: int = 0
     sender: Address = NULL_SENDER
+    reply: Reply | None = None
 
 
 class MessageSubject(msgspec.Struct, frozen=True):

@@ -1,0 +1,145 @@
+"""The users in force: who exists, and whether a password is theirs.
+
+The file is read by ``refresh`` only, from a thread; all else answers from memory. A
+file with an error is refused and the version before stays in force.
+"""
+
+import os
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from postroom.auth import scram
+from postroom.auth.credentials import Credential, make_argon2
+from postroom.auth.file import User, UsersError, read_users
+from postroom.auth.settings import AuthSettings
+from postroom.mail.units import Duration
+
+_Mark = tuple[int, int, int]
+"""What tells a changed file: inode, modification time in nanoseconds, size."""
+
+_NO_MARK: _Mark = (0, 0, 0)
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """One reading of the file. ``rounds`` is the cost of a failed check in hashes."""
+
+    users: dict[str, User]
+    rounds: int = 1
+
+
+class Users:
+    """The users file, held in memory.
+
+    Args:
+        path: the file.
+        settings: how passwords are hashed.
+        domains: our own domains, in lower case; a login ``joe@whizzer.test`` in one of
+            them is ``joe``.
+    """
+
+    def __init__(
+        self, path: str, settings: AuthSettings, domains: Collection[str] = ()
+    ) -> None:
+        self.path = path
+        self._settings = settings
+        self._domains = frozenset(domains)
+        self._version = _Version({})
+        self._mark = _NO_MARK
+        self._problem: UsersError | None = None
+        self._read_ns = -1
+        self._secret = os.urandom(32)
+        # Unknown users are checked against this, so that they cost the same.
+        self._nobody = make_argon2(os.urandom(16), settings)
+
+    def refresh(self) -> UsersError | None:
+        """Read the file if it has changed; to be called from a thread.
+
+        Returns:
+            What is wrong with it, once for each state of the file; the version before
+            is in force then.
+        """
+        self._read_ns = time.monotonic_ns()
+        try:
+            mark = _mark_of(self.path)
+            if mark == self._mark:
+                return None
+            self._mark = mark
+            users = read_users(self.path)
+        except OSError as error:
+            self._mark = _NO_MARK
+            problem = UsersError(self.path, f"cannot be read: {error.strerror}")
+        except UsersError as error:
+            problem = error
+        else:
+            self._version, self._problem = _Version(users, _rounds(users)), None
+            return None
+        told = str(problem) == str(self._problem)
+        self._problem = problem
+        return None if told else problem
+
+    def is_older_than(self, age: Duration) -> bool:
+        """Whether the last look at the file was longer ago than this."""
+        return time.monotonic_ns() - self._read_ns > age * 1000 or self._read_ns < 0
+
+    def exists(self, name: str) -> bool:
+        """Whether mail for this local name has a mailbox."""
+        return name.lower() in self._version.users
+
+    def find(self, login: str) -> User | None:
+        """Return the user that a login name means."""
+        name = login.lower()
+        local, at, domain = name.rpartition("@")
+        if at and domain in self._domains:
+            name = local
+        return self._version.users.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Return all names, sorted."""
+        return tuple(sorted(self._version.users))
+
+    def verify(self, login: str, password: bytes) -> User | None:
+        """Return the user if the password is theirs.
+
+        Takes milliseconds and much memory on purpose: call it from a thread, few at a
+        time. A user who does not exist, or cannot log in, takes as long.
+        """
+        version, prepared = self._version, scram.prepare(password)
+        user = self.find(login)
+        candidates = _password_credentials(user.credentials) if user else ()
+        for credential in candidates:
+            if credential.matches(prepared):
+                return user
+        for _ in range(version.rounds - len(candidates)):
+            self._nobody.matches(prepared)
+        return None
+
+    def scram_verifier(self, login: str) -> scram.Verifier:
+        """Return the user's verifier, or one that no password fits.
+
+        The latter is the same each time, so that nobody learns who exists.
+        """
+        user = self.find(login)
+        for credential in user.credentials if user else ():
+            if credential.scheme == scram.SCHEME:
+                return scram.Verifier.from_text(credential.value)
+        iterations = self._settings.scram_iterations
+        return scram.stand_in(login.lower(), self._secret, iterations)
+
+
+def _mark_of(path: str) -> _Mark:
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _password_credentials(all_: tuple[Credential, ...]) -> tuple[Credential, ...]:
+    """Return those a password is checked against: argon2id if there is any."""
+    hashes = tuple(one for one in all_ if one.scheme == "argon2id")
+    return hashes or all_
+
+
+def _rounds(users: dict[str, User]) -> int:
+    """Return how many hashes the user with the most of them costs."""
+    counts = (len(_password_credentials(user.credentials)) for user in users.values())
+    return max(1, max(counts, default=1))
