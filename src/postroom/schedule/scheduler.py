@@ -124,10 +124,6 @@ class Scheduler:
         self._count(entry, 1)
         return True
 
-    def started(self, hop: str, more: int) -> None:
-        """Count more as started: one admitted message had several leases."""
-        self._count(self._hops[hop], more)
-
     def started(self, hop: str, count: int) -> None:
         """Count more that goes at once with what was admitted for this hop.
 
