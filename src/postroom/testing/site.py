@@ -1,0 +1,203 @@
+"""A make-believe mail site: it answers a server connection by a few fixed rules.
+
+No I/O and no waiting; what it accepts it keeps in ``messages``. Unknown rules and
+settings are a ``ValueError`` of the test that wrote them.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from postroom.mail.address import NULL_SENDER, Address
+from postroom.mail.reply import Reply
+from postroom.smtp import commands, replies
+from postroom.smtp.server import (
+    Chunk,
+    Closed,
+    EndOfData,
+    Event,
+    ServerConnection,
+    TooManyErrors,
+)
+from postroom.smtp.settings import ServerSettings
+
+UNKNOWN = Reply.of(550, "5.1.1", "User unknown")
+LATER = Reply.of(451, "4.3.0", "Try again later")
+NOT_YOU = Reply.of(550, "5.7.1", "Access denied")
+NOT_THIS = Reply.of(554, "5.7.1", "Message refused")
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A message that was accepted: its envelope and its content in canonical form."""
+
+    sender: Address
+    recipients: tuple[Address, ...]
+    content: bytes
+
+
+class Site:
+    """Decides for one session. Addresses in rules are compared as text.
+
+    ``unknown`` recipients get 550 5.1.1, ``later`` ones 451; ``not_from`` senders are
+    refused; ``failing`` recipients are refused after the content (by LMTP one by one).
+    Logins of any user with the password ``secret`` succeed.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings | None = None,
+        *,
+        hostname: str = "mx.example",
+        lmtp: bool = False,
+    ) -> None:
+        self.settings = settings or ServerSettings()
+        self.hostname = hostname
+        self.lmtp = lmtp
+        self.greeting = replies.greeting(hostname)
+        self.unknown: set[str] = set()
+        self.later: set[str] = set()
+        self.not_from: set[str] = set()
+        self.failing: set[str] = set()
+        self.messages: list[Taken] = []
+        self.events: list[Event] = []
+        self._sender = NULL_SENDER
+        self._recipients: list[Address] = []
+        self._content: list[bytes] = []
+        self._user = ""
+
+    def rule(self, name: str, argument: str) -> None:
+        """Add a rule as transcripts write it, such as ``unknown nosuch@mx.example``.
+
+        Raises:
+            ValueError: there is no such rule or setting.
+        """
+        match name:
+            case "lmtp":
+                self.lmtp = True
+            case "greeting":
+                code, _, text = argument.partition(" ")
+                self.greeting = Reply.of(int(code), "", text)
+            case "setting":
+                key, _, value = argument.partition(" ")
+                self.settings = _changed(self.settings, key, value)
+            case "unknown" | "later" | "not-from" | "failing":
+                getattr(self, name.replace("-", "_")).add(argument)
+            case _:
+                raise ValueError(f'there is no rule "{name}"')
+
+    def connect(self) -> ServerConnection:
+        """Return a connection to this site, before its greeting."""
+        return ServerConnection(self.settings, self.hostname, lmtp=self.lmtp)
+
+    def serve(self, connection: ServerConnection) -> bool:
+        """Answer all that can be answered now; return whether the session goes on."""
+        while (event := connection.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, Closed | TooManyErrors):
+                return False
+            if isinstance(event, Chunk):
+                self._content.append(event.data)
+                continue
+            if isinstance(event, commands.Refused):
+                continue
+            connection.reply(*self._answers(connection, event))
+            if isinstance(event, commands.StartTls):
+                connection.tls_started()
+        return True
+
+    def _answers(self, connection: ServerConnection, event: Event) -> list[Reply]:
+        match event:
+            case commands.Hello(verb=verb):
+                self._forget()
+                return [connection.hello_reply(verb)]
+            case commands.Mail(address=address):
+                return [self._mail(address)]
+            case commands.Rcpt(address=address):
+                return [self._rcpt(address)]
+            case EndOfData():
+                return list(self._end(event))
+            case commands.Reset():
+                self._forget()
+                return [replies.RESET_OK]
+            case commands.Auth() | commands.AuthResponse():
+                return [self._login(event)]
+            case commands.Quit():
+                return [replies.goodbye(self.hostname)]
+            case _:
+                return [_PLAIN_ANSWERS[type(event)]]
+
+    def _mail(self, address: Address) -> Reply:
+        if address.to_text() in self.not_from:
+            return NOT_YOU
+        self._forget()
+        self._sender = address
+        return replies.SENDER_OK
+
+    def _rcpt(self, address: Address) -> Reply:
+        if address.to_text() in self.unknown:
+            return UNKNOWN
+        if address.to_text() in self.later:
+            return LATER
+        self._recipients.append(address)
+        return replies.RECIPIENT_OK
+
+    def _end(self, event: EndOfData) -> Iterator[Reply]:
+        recipients = tuple(self._recipients)
+        good = tuple(r for r in recipients if r.to_text() not in self.failing)
+        if event.refusal is None and (good == recipients or (self.lmtp and good)):
+            content = b"".join(self._content)
+            self.messages.append(Taken(self._sender, good, content))
+            assert len(content) == event.size_octets
+        for recipient in recipients if self.lmtp else recipients[:1]:
+            failed = recipient not in good if self.lmtp else good != recipients
+            done = NOT_THIS if failed else replies.queued("Q1")
+            yield event.refusal or done
+        self._forget()
+
+    def _login(self, event: commands.Auth | commands.AuthResponse) -> Reply:
+        if isinstance(event, commands.Auth):
+            self._user = ""
+            if event.initial is None:
+                plain = event.mechanism == "PLAIN"
+                return replies.challenge(b"" if plain else b"Username:")
+            secret = event.initial.split(b"\0")[-1]
+        elif event.octets.count(b"\0") == 2:
+            secret = event.octets.split(b"\0")[-1]
+        elif not self._user:
+            self._user = event.octets.decode()
+            return replies.challenge(b"Password:")
+        else:
+            secret = event.octets
+        return replies.LOGGED_IN if secret == b"secret" else replies.LOGIN_FAILED
+
+    def _forget(self) -> None:
+        self._sender = NULL_SENDER
+        self._recipients = []
+        self._content = []
+
+
+_PLAIN_ANSWERS: dict[type, Reply] = {
+    commands.DataStart: replies.START_CONTENT,
+    commands.Noop: replies.NOOP_OK,
+    commands.Vrfy: replies.VRFY_UNTOLD,
+    commands.Expn: replies.EXPN_REFUSED,
+    commands.Help: replies.HELP,
+    commands.StartTls: replies.READY_FOR_TLS,
+}
+
+
+def _changed(settings: ServerSettings, key: str, value: str) -> ServerSettings:
+    if key not in settings.__struct_fields__:
+        raise ValueError(f'there is no setting "{key}"')
+    old, new = getattr(settings, key), value
+    kinds: dict[type, Callable[[str], Any]] = {
+        bool: {"true": True, "false": False}.__getitem__,
+        tuple: lambda text: tuple(text.split(",")),
+    }
+    try:
+        return msgspec.structs.replace(
+            settings, **{key: kinds.get(type(old), type(old))(new)}
+        )
+    except KeyError:
+        raise ValueError(f"{key} is true or false") from None
