@@ -29,12 +29,18 @@ format: $(READY)
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+# An editable installation leaves out the commands in bin/.
+COMMANDS := sendmail mailq newaliases
+
+$(READY): requirements.lock pyproject.toml $(addprefix bin/,$(COMMANDS))
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON): install python3 and python3-venv, or set PYTHON=..." >&2; exit 1; }
 	@echo "setting up $(VENV) (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@for command in $(COMMANDS); do \
+		sed '1s|^#!python|#!$(abspath $(BIN))/python|' bin/$$command >$(BIN)/$$command && \
+		chmod 755 $(BIN)/$$command || exit 1; done
 	@touch $@
 
 clean:

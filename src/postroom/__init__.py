@@ -4,8 +4,8 @@ What a policy module needs is here and is loaded on first use, so that importing
 the package costs nothing: ``from postroom import hook, reject, Address``.
 """
 
-from typing import TYPE_CHECKING
-
+# Type checkers know this name; importing ``typing`` would cost the commands 5 ms.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postroom.mail.address import Address
     from postroom.mail.envelope import Envelope
