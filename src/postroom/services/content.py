@@ -5,6 +5,7 @@ with our Received field and queued. The reply that is owed comes back as a value
 it is not positive nothing was kept.
 """
 
+from asyncio import Future
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
@@ -12,6 +13,7 @@ from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Body, MemoryBody, Message, Prepend
+from postroom.mail.outcome import Say
 from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 from postroom.mail.trace import received_field
@@ -22,7 +24,6 @@ from postroom.route.router import Routing
 from postroom.services.accept import Routed
 from postroom.services.changes import Changed, apply_changes
 from postroom.smtp import replies
-from postroom.smtp.server import EndOfData
 from postroom.spool.spool import BodyWriter, SpoolError, SpoolFull
 
 if TYPE_CHECKING:
@@ -48,10 +49,15 @@ class Content:
         self._has_separator = False
         self._writer: BodyWriter | None = None
         self._failure: Reply | None = None
+        self._say: Say | None = None
+        self.finished: Future[None] | None = None
 
     @classmethod
     async def begin(cls, tools: "Tools", generation: "Generation") -> "Content":
         """Wait until there is memory for another message, then begin it."""
+        log = tools.shop.log
+        if log.full:  # what happens to mail must be written down
+            await log.drained()
         content = cls(tools, generation)
         if not tools.budget.try_take(content._held_octets):
             await tools.budget.take(content._held_octets)
@@ -82,13 +88,20 @@ class Content:
 
     async def finish(
         self,
-        end: EndOfData,
         session: Session,
         envelope: Envelope,
         routings: Sequence[Routing],
+        *,
+        refusal: Reply | None = None,
+        say: Say | None = None,
     ) -> Reply:
-        """Judge and queue the whole message; returns the reply that is owed."""
-        refusal = end.refusal or self._failure
+        """Judge and queue the whole message; returns the reply that is owed.
+
+        ``refusal`` is what the protocol already holds against it. ``say`` is told of
+        the first attempts; ``finished`` is then done when all were made.
+        """
+        refusal = refusal or self._failure
+        self._say = say
         if refusal is not None:
             await self._drop()
             return refusal
@@ -132,13 +145,22 @@ class Content:
             return routed
         if not routed:
             return await self._discard("policy discarded every recipient")
-        await self._tools.acceptor.accept(
-            self.queue_id,
-            envelope,
-            self._stamped(changed.message, envelope),
-            routed,
-            held=changed.held,
-        )
+        # From here on the body may be the queue's: an attempt to keep it whose end
+        # nobody saw must not take it away. What is not kept is an orphan, swept later.
+        writer, self._writer = self._writer, None
+        try:
+            self.finished = await self._tools.acceptor.accept(
+                self.queue_id,
+                envelope,
+                self._stamped(changed.message, envelope),
+                routed,
+                held=changed.held,
+                say=self._say,
+            )
+        except SpoolError:
+            self._writer = writer
+            await self._drop()
+            raise
         return replies.queued(self.queue_id)
 
     async def _message(self) -> Message:

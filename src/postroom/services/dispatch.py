@@ -15,6 +15,7 @@ from postroom.mail.now import SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Outcome
 from postroom.mail.route import Route
 from postroom.observe.events import AttemptDone
+from postroom.policy.session import OutcomeSubject, Session
 from postroom.schedule.destination import PutOff
 from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
 from postroom.services.expand import Expander
@@ -199,6 +200,8 @@ class Dispatcher:
     async def _attempt(self, lease: Lease) -> None:
         outcomes: Sequence[Outcome] = ()
         parts = self._parts
+        in_hand = parts.shop.spool.in_hand
+        in_hand.begin(lease.queue_id)
         try:
             if lease.route is None:
                 expanded = await parts.expander.expand(lease)
@@ -236,7 +239,27 @@ class Dispatcher:
             )
         parts.listeners.tried(lease.queue_id, count)
         self._look_for(new)
+        if parts.shop.generation().chain.has("outcome"):
+            await self._observe(lease, route, outcomes, ended)
         return outcomes
+
+    async def _observe(
+        self, lease: Lease, route: Route, outcomes: Sequence[Outcome], now: Now
+    ) -> None:
+        chain = self._parts.shop.generation().chain
+        envelope = lease.envelope
+        session = Session(origin=envelope.origin, opened_us=envelope.arrival_us)
+        for i, outcome in enumerate(outcomes):
+            subject = OutcomeSubject(
+                queue_id=lease.queue_id,
+                recipient=envelope.recipients[i].address,
+                outcome=outcome,
+                sender=envelope.sender,
+                agent=route.agent,
+                tries=lease.tries[i] + 1,
+                delay_us=max(now.utc_us - envelope.arrival_us, 0),
+            )
+            await chain.observe(session, subject)
 
     async def _try(self, lease: Lease, route: Route, now: Now) -> Sequence[Outcome]:
         agent = self._parts.agents.get(route.agent)

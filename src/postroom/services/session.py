@@ -245,7 +245,10 @@ class SmtpSession:
         assert content is not None
         try:
             reply = await content.finish(
-                event, self._session, self._envelope(), self._routings
+                self._session,
+                self._envelope(),
+                self._routings,
+                refusal=event.refusal,
             )
         finally:
             content.release()

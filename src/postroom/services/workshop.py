@@ -1,13 +1,24 @@
 """What all loops of one worker work with."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from postroom.mail.ids import QueueIds
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, Lifecycle, SpoolFailed
 from postroom.services.generation import Generation
 from postroom.spool.spool import Spool, SpoolError
+
+
+class Log(Protocol):
+    """Where events are written; when it is full no new mail is taken."""
+
+    @property
+    def full(self) -> bool:
+        """Whether too much waits to be written."""
+
+    async def drained(self) -> None:
+        """Wait until there is room again."""
 
 
 class Workshop(NamedTuple):
@@ -21,6 +32,7 @@ class Workshop(NamedTuple):
     ids: QueueIds
     generation: Callable[[], Generation]
     emit: Callable[[AnyEvent], None]
+    log: Log
     clock: Callable[[], Now]
     zone_offset_s: Callable[[int], int]
     lanes: int
