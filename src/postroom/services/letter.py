@@ -59,6 +59,14 @@ class Desk(NamedTuple):
     zone_offset_s: Callable[[int], int]
 
 
+def own_address(desk: Desk, person: Person) -> Address:
+    """Return the address that a user of this machine sends from."""
+    account = desk.settings.users.get(person.login, person.login)
+    if "@" in account:
+        return parse_sender(account, desk.domain)
+    return Address(account, desk.domain)
+
+
 class Letter:
     """One call of ``sendmail`` that hands in a letter."""
 
@@ -107,10 +115,7 @@ class Letter:
 
     def _author(self) -> Author:
         desk, person, invocation = self._desk, self._person, self._invocation
-        account = desk.settings.users.get(person.login, person.login)
-        own = Address(account, desk.domain)
-        if "@" in account:
-            own = parse_sender(account, desk.domain)
+        own = own_address(desk, person)
         address, warning = own, ""
         if invocation.sender is not None:
             address = parse_sender(invocation.sender, desk.domain)
