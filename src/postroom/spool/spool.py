@@ -12,6 +12,7 @@ The life of a recipient::
 A message is gone when its last recipient is.
 """
 
+import errno
 from collections.abc import AsyncIterator, Sequence
 from enum import IntEnum
 from typing import Protocol
@@ -32,6 +33,12 @@ class SpoolError(Exception):
 
 class SpoolFull(SpoolError):
     """No space, or the reserve is reached: 452 4.3.1."""
+
+
+def disk_error(error: OSError) -> SpoolError:
+    """Say what a failed file operation means to a client."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (SpoolFull if full else SpoolError)(str(error))
 
 
 class Fenced(SpoolError):
@@ -68,8 +75,9 @@ class NewMessage(msgspec.Struct, frozen=True):
     """A message to be accepted: durable when ``Spool.accept`` returns.
 
     ``envelope.recipients`` is ignored: ``recipients`` counts. ``body_of`` names a
-    queued message whose body is shared (a list's second envelope), whose own
-    ``message.body`` is then ignored.
+    queued message whose header and body are shared (a list's second envelope); of
+    ``message`` then only the edits count. ``message_id`` is the text of the field
+    Message-Id, for logs and operators.
     """
 
     queue_id: QueueId
@@ -77,6 +85,7 @@ class NewMessage(msgspec.Struct, frozen=True):
     message: Message
     recipients: tuple[NewRecipient, ...]
     body_of: QueueId | None = None
+    message_id: str = ""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -97,6 +106,7 @@ class Lease(msgspec.Struct, frozen=True):
     warned: bool
     message: Message
     cursor: int = 0
+    message_id: str = ""
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):
@@ -156,7 +166,10 @@ class EntryRecipient(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One queued message as an operator sees it."""
+    """One queued message as an operator sees it.
+
+    ``recipients`` holds the first thousand of ``recipients_count``.
+    """
 
     queue_id: str
     shard: int
@@ -167,6 +180,7 @@ class Entry(msgspec.Struct, frozen=True):
     message_id: str
     recipients: tuple[EntryRecipient, ...]
     body: str = ""
+    recipients_count: int = 0
 
 
 class BodyWriter(Protocol):
@@ -180,6 +194,19 @@ class BodyWriter(Protocol):
 
     async def abandon(self) -> None:
         """Throw it away."""
+
+
+class InHand(Protocol):
+    """Remembers over a crash which messages were being attempted.
+
+    A message that was in hand at several crashes (``crashes_max``) is put aside.
+    """
+
+    def begin(self, queue_id: QueueId) -> None:
+        """Note that an attempt begins."""
+
+    def done(self, queue_id: QueueId) -> None:
+        """Note that one attempt of this message is over."""
 
 
 class Spool(Protocol):
@@ -270,6 +297,16 @@ class Spool(Protocol):
     async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
         """Remove matching messages that are not being delivered; returns their ids."""
 
+    async def hold(self, wanted: QueueFilter, reason: str) -> int:
+        """Keep matching waiting recipients from being tried; returns messages."""
+
+    async def release(self, wanted: QueueFilter, now: Now) -> int:
+        """Let matching held and shunted recipients be tried now; returns messages."""
+
+    @property
+    def in_hand(self) -> InHand:
+        """Where the worker notes what it is attempting, for the case of a crash."""
+
     async def aclose(self) -> None:
         """Finish what is pending, then let go of the shard."""
 
@@ -281,6 +318,7 @@ __all__ = [
     "Entry",
     "EntryRecipient",
     "Fenced",
+    "InHand",
     "Lease",
     "NewMessage",
     "NewRecipient",
@@ -290,4 +328,5 @@ __all__ = [
     "Spool",
     "SpoolError",
     "SpoolFull",
+    "disk_error",
 ]

@@ -1,0 +1,464 @@
+"""The embedded spool: one shard as a SQLite database and a directory of body files.
+
+``Shard`` lives on the loop thread and keeps the leases; it prepares changes for the
+writer thread and questions for the reader thread, and never touches a file itself.
+On failure of the disk nothing is acknowledged: callers get ``SpoolError``, or
+``SpoolFull`` where space is what is missing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import apsw
+import msgspec
+
+from postroom.mail.ids import QueueId, from_number, to_number
+from postroom.mail.now import Now
+from postroom.observe.events import AnyEvent, MessageShunted, SpoolFailed
+from postroom.spool import claims, queries, rows
+from postroom.spool.acts import Expand, Move, Remove, Shunt
+from postroom.spool.bodies import FileBodyWriter
+from postroom.spool.changes import Act, Change
+from postroom.spool.claims import Broken, Wanted
+from postroom.spool.files import Files
+from postroom.spool.in_hand import InHand
+from postroom.spool.leases import LeaseBook
+from postroom.spool.opening import Opened, Wish, open_files
+from postroom.spool.reader import Reader
+from postroom.spool.settings import SpoolSettings
+from postroom.spool.spool import (
+    DueHop,
+    Entry,
+    Lease,
+    NewMessage,
+    NewRecipient,
+    QueueFilter,
+    RecipientState,
+    Settle,
+    SpoolError,
+    SpoolFull,
+)
+from postroom.spool.writer import Writer
+
+_Found = TypeVar("_Found")
+Emit = Callable[[AnyEvent], None]
+CHILDREN_MAX = 1_000
+_CHANGE_PAGE = 500
+_READY = RecipientState.READY
+_EXPANDING = RecipientState.EXPANDING
+
+
+async def open_shard(
+    directory: str,
+    shard: int,
+    settings: SpoolSettings,
+    *,
+    generation: int = 0,
+    clock: Callable[[], Now],
+    emit: Emit | None = None,
+    vfs: str | None = None,
+    files: Files | None = None,
+) -> "Shard":
+    """Open shard number ``shard`` below ``directory``, made if it does not exist.
+
+    ``generation`` is the least fence; it grows by itself with each opening. ``vfs``
+    and ``files`` are the seams of the crash tests.
+
+    Raises:
+        SpoolError: it cannot be opened; the text says why. ``SpoolLocked`` names the
+            process that holds it.
+    """
+    now = clock()
+    wish = Wish(directory, shard, settings, generation, now.utc_us, vfs, files)
+    loop = asyncio.get_running_loop()
+    opened = await loop.run_in_executor(None, open_files, wish)
+    return Shard(shard, opened, settings, clock, emit or _ignore)
+
+
+class Shard:
+    """One shard, held by this process; see ``spool.Spool`` for its methods.
+
+    ``last_number`` is the largest queue id number ever given out here.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        opened: Opened,
+        settings: SpoolSettings,
+        clock: Callable[[], Now],
+        emit: Emit,
+    ) -> None:
+        self._shard = shard
+        self._opened = opened
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._space = opened.space
+        self._suspects = opened.suspects
+        self._book = LeaseBook(opened.database.generation)
+        self._writer = Writer(
+            opened.database, opened.bodies, opened.space, settings, self._failed
+        )
+        self._reader = Reader(opened.database, opened.space)
+        self._place: tuple[str, int] | None = None
+        self._closed = False
+        self.last_number = self._writer.counts["last_number"]
+        self._tell_shunted(opened.shunted)
+
+    @property
+    def shard(self) -> int:
+        """The number of this shard."""
+        return self._shard
+
+    @property
+    def fence(self) -> int:
+        """The fence of all leases given out; grows when the shard changes hands."""
+        return self._book.fence
+
+    @property
+    def in_hand(self) -> InHand:
+        """Where the worker notes what it is attempting, for the case of a crash."""
+        return self._opened.in_hand
+
+    @property
+    def body_memory_octets_max(self) -> int:
+        """Bodies up to this size are kept in the row; larger ones want a writer."""
+        return self._settings.body_memory_octets_max
+
+    def body_writer(self, queue_id: QueueId) -> FileBodyWriter:
+        """Begin a large body."""
+        return FileBodyWriter(self._opened.bodies, queue_id)
+
+    def check_space(self, octets: int) -> bool:
+        """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
+        return self._space.has(octets)
+
+    async def accept(
+        self, message: NewMessage, *, claim: bool = False
+    ) -> Sequence[Lease]:
+        """Make a message durable; returns after the commit. See ``Spool.accept``."""
+        new = rows.message_rows(message)
+        if not self._space.has(new.octets):
+            raise SpoolFull("the reserve of the queue's disk is reached")
+        self._space.took(new.octets)
+        number: int = new.message[0]  # type: ignore[assignment]
+        leases: list[Lease] = []
+        if claim:
+            leases = rows.new_leases(message, self._book.fence, self._clock().utc_us)
+            for lease in leases:
+                self._book.take(number, lease)
+        change = Change(self._loop.create_future(), new=[new])
+        if not leases:
+            await self._change(change)
+            return leases
+        try:
+            await self._change(change)
+        except BaseException:
+            # Refused, or nobody waits any more: then the schedule will find it.
+            for lease in leases:
+                self._book.release(number, lease)
+            raise
+        return leases
+
+    async def claim(
+        self, hop: str, lane: int | None, count: int, now: Now
+    ) -> Sequence[Lease]:
+        """Lease what is due for a hop. See ``Spool.claim``."""
+        book, settings = self._book, self._settings
+        wanted = Wanted(
+            hop=hop,
+            lane=lane,
+            count=count,
+            now_us=now.utc_us,
+            leased=book.held_at(hop, lane),
+            fence=book.fence,
+            recipients_max=settings.recipients_per_lease_max,
+            octets_max=settings.claim_octets_max,
+        )
+        watch = book.watch()
+        try:
+            found = await self._ask(
+                partial(
+                    claims.claim,
+                    wanted=wanted,
+                    watch=watch,
+                    bodies=self._opened.bodies,
+                )
+            )
+            leases = [
+                lease
+                for lease in found.leases
+                if book.admit(to_number(lease.queue_id), lease, watch)
+            ]
+        finally:
+            book.end_watch(watch)
+        if found.broken:
+            self._shunt(found.broken)
+        return leases
+
+    async def settle(
+        self,
+        lease: Lease,
+        settled: Sequence[Settle],
+        new: Sequence[NewMessage] = (),
+    ) -> None:
+        """Give back a lease with results. See ``Spool.settle``."""
+        number = to_number(lease.queue_id)
+        change = self._settling(number, lease, settled)
+        if new:
+            change.new = [rows.message_rows(message) for message in new]
+            change.frees = False
+        self._book.begin_settle(number, lease)
+        if not (change.gone or change.later or change.warned or change.new):
+            self._settled(number, lease, True)
+            return
+        change.done = partial(self._settled, number, lease)
+        await self._change(change)
+
+    async def expand(
+        self,
+        lease: Lease,
+        number: int,
+        children: Sequence[NewRecipient],
+        cursor: int | None,
+        new: Sequence[NewMessage] = (),
+    ) -> None:
+        """Add children of an EXPANDING recipient. See ``Spool.expand``."""
+        assert len(children) <= CHILDREN_MAX
+        message = to_number(lease.queue_id)
+        act = Expand(message, number, tuple(children), cursor)
+        added = [rows.message_rows(each) for each in new]
+        self._book.begin_settle(message, lease)
+        ended = cursor is None
+        await self._change(
+            Change(
+                self._loop.create_future(),
+                new=added,
+                act=act,
+                done=partial(self._settled, message, lease, ended=ended),
+                frees=True,
+            )
+        )
+
+    async def due_hops(self, now: Now, limit: int) -> Sequence[DueHop]:
+        """Return hops with something due. See ``Spool.due_hops``.
+
+        Each call goes on behind the last hop of the one before, round and round, so
+        that every hop gets its turn however many there are.
+        """
+        found = await self._places(self._place, now.utc_us, limit)
+        if not found and self._place is not None:
+            self._place = None
+            found = await self._places(None, now.utc_us, limit)
+        full = len(found) >= limit
+        self._place = (found[-1].hop, found[-1].lane) if full else None
+        due = [place for place in found if place.due_us <= now.utc_us]
+        return sorted(due, key=lambda place: place.due_us)
+
+    async def next_due_us(self) -> int | None:
+        """When the next recipient that is not leased falls due; None if none waits."""
+        found = await self._places(None, (1 << 63) - 1, 1 << 31)
+        return min((place.due_us for place in found), default=None)
+
+    async def entries(
+        self, wanted: QueueFilter, *, page: int = 200
+    ) -> AsyncIterator[Sequence[Entry]]:
+        """Yield matching entries, oldest first, in short pages."""
+        condition = queries.condition(wanted, self._clock().utc_us)
+        after: int | None = queries.FIRST
+        while after is not None:
+            found = await self._ask(
+                partial(
+                    queries.entries_page,
+                    wanted=condition,
+                    after=after,
+                    limit=page,
+                    shard=self._shard,
+                )
+            )
+            if found.entries:
+                yield [self._with_active(entry) for entry in found.entries]
+            after = found.next_after
+
+    async def counts(self) -> dict[str, int]:
+        """Return ``messages``, ``recipients``, ``octets`` and counts per state.
+
+        ``active`` is how many messages are leased.
+        """
+        counts = dict(self._writer.counts)
+        del counts["last_number"]
+        counts["active"] = len(self._book)
+        return counts
+
+    async def retry(self, wanted: QueueFilter, now: Now) -> int:
+        """Make matching waiting recipients due now; returns how many messages."""
+        return await self._move(wanted, None, now.utc_us, "")
+
+    async def hold(self, wanted: QueueFilter, reason: str) -> int:
+        """Keep matching waiting recipients from being tried; returns messages."""
+        return await self._move(wanted, RecipientState.HELD, 0, reason)
+
+    async def release(self, wanted: QueueFilter, now: Now) -> int:
+        """Let matching held and shunted recipients be tried now; returns messages."""
+        return await self._move(wanted, RecipientState.READY, now.utc_us, "")
+
+    async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
+        """Remove matching messages that are not being delivered; returns their ids."""
+        removed: list[QueueId] = []
+        async for locked in self._locked(wanted):
+            await self._act(Remove(tuple(locked)))
+            removed += [QueueId(from_number(number)) for number in locked]
+        return removed
+
+    async def aclose(self) -> None:
+        """Finish what is pending, then let go of the shard."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._reader.aclose()
+        await self._writer.aclose()
+        await self._loop.run_in_executor(None, self._close_files)
+
+    def _close_files(self) -> None:
+        opened = self._opened
+        opened.bodies.threads.shutdown()
+        try:
+            opened.database.close(clean=not self._writer.broken)
+        finally:
+            opened.in_hand.close()
+            opened.lock.release()
+
+    async def _change(self, change: Change) -> Any:
+        if self._closed:
+            raise SpoolError("this shard is closed")
+        self._writer.submit(change)
+        return await change.future
+
+    async def _ask(self, ask: Callable[[apsw.Connection], _Found]) -> _Found:
+        if self._closed:
+            raise SpoolError("this shard is closed")
+        return await self._reader.ask(ask)
+
+    def _settling(self, number: int, lease: Lease, settled: Sequence[Settle]) -> Change:
+        """Turn results into what the writer has to do."""
+        expanding = lease.route is None
+        before = _EXPANDING if expanding else _READY
+        change = Change(
+            self._loop.create_future(),
+            message=number,
+            gone=[(number, each.number) for each in settled if each.due_us is None],
+            gone_state=before,
+            survived=number in self._suspects,
+            frees=True,
+        )
+        if len(change.gone) == len(settled):
+            return change
+        last_us = self._clock().utc_us
+        for each in settled:
+            if each.due_us is None:
+                continue
+            state = each.state
+            if expanding and state is _READY and each.route is None:
+                state = _EXPANDING
+            change.later.append(rows.later_row(number, each, state, last_us))
+            change.moved.append((before, state))
+            change.warned = change.warned or each.warned
+        return change
+
+    def _settled(
+        self, number: int, lease: Lease, committed: bool, *, ended: bool = True
+    ) -> None:
+        """On the loop thread, once the writer is done with a lease."""
+        self._book.end_settle(number, lease)
+        if committed and ended:
+            self._suspects.discard(number)
+            self._book.release(number, lease)
+
+    async def _places(
+        self, after: tuple[str, int] | None, now_us: int, limit: int
+    ) -> list[DueHop]:
+        """Return places with something due that is not leased."""
+        leased = {(hop, lane): count for hop, lane, count in self._book.places()}
+        return await self._ask(
+            partial(
+                claims.free_places,
+                after=after,
+                now_us=now_us,
+                limit=limit,
+                leased=leased,
+                held=self._book.held,
+            )
+        )
+
+    async def _act(self, act: Act) -> Any:
+        future = self._loop.create_future()
+        return await self._change(Change(future, act=act, frees=True))
+
+    async def _move(
+        self, wanted: QueueFilter, to: RecipientState | None, due_us: int, text: str
+    ) -> int:
+        condition = queries.condition(wanted, self._clock().utc_us)
+        moved = 0
+        async for locked in self._locked(wanted):
+            moved += await self._act(Move(tuple(locked), condition, to, due_us, text))
+        return moved
+
+    async def _locked(self, wanted: QueueFilter) -> AsyncIterator[list[int]]:
+        """Yield numbers of matching messages, kept from being leased meanwhile."""
+        condition = queries.condition(wanted, self._clock().utc_us)
+        after: int | None = queries.FIRST
+        while after is not None:
+            found = await self._ask(
+                partial(
+                    queries.numbers_page,
+                    wanted=condition,
+                    after=after,
+                    limit=_CHANGE_PAGE,
+                )
+            )
+            after = found.next_after
+            locked = self._book.lock(found.numbers)
+            try:
+                if locked:
+                    yield locked
+            finally:
+                self._book.unlock(locked)
+
+    def _shunt(self, broken: Sequence[Broken]) -> None:
+        """Put aside what a claim could not read; nobody waits for it."""
+        future = self._loop.create_future()
+        future.add_done_callback(_seen)
+        self._writer.submit(Change(future, act=Shunt(tuple(broken)), frees=True))
+        self._tell_shunted(broken)
+
+    def _tell_shunted(self, broken: Sequence[Broken]) -> None:
+        for each in broken:
+            queue_id = str(from_number(each.message))
+            self._emit(MessageShunted(self._clock().utc_us, queue_id, each.reason))
+
+    def _with_active(self, entry: Entry) -> Entry:
+        held = self._book.held(to_number(QueueId(entry.queue_id)))
+        if not held:
+            return entry
+        recipients = tuple(
+            msgspec.structs.replace(each, active=each.number in held)
+            for each in entry.recipients
+        )
+        return msgspec.structs.replace(entry, recipients=recipients)
+
+    def _failed(self, error: str) -> None:
+        self._emit(SpoolFailed(self._clock().utc_us, self._shard, error))
+
+
+def _ignore(_event: AnyEvent) -> None:
+    """Take an event for which nobody asked."""
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Look at a result nobody waits for; a failure has been reported already."""
+    if not future.cancelled():
+        future.exception()

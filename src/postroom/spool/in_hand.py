@@ -1,0 +1,64 @@
+"""Remembers over a crash which messages were being attempted.
+
+A small file, mapped into memory and never synced: it has to outlive the process, not
+the machine. A message that kills its worker is found here at the next start; at the
+third time it is put aside. If the map is full, further messages are not noted.
+"""
+
+import mmap
+import os
+import struct
+
+from postroom.mail.ids import QueueId, to_number
+
+_SLOTS = 4096
+_NUMBER = struct.Struct("<q")
+
+
+class InHand:
+    """The messages one worker is attempting now.
+
+    Args:
+        path: the file; made if it does not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, _SLOTS * _NUMBER.size)
+            self._map = mmap.mmap(descriptor, _SLOTS * _NUMBER.size)
+        finally:
+            os.close(descriptor)
+        self._free = list(range(_SLOTS - 1, -1, -1))
+        self._slots: dict[QueueId, list[int]] = {}
+
+    def left_behind(self) -> list[int]:
+        """Return the numbers of the messages that the last holder had in hand."""
+        found = _NUMBER.iter_unpack(self._map[:])
+        return sorted({number for (number,) in found if number > 0})
+
+    def forget(self) -> None:
+        """Clear what the last holder left, once it is recorded elsewhere."""
+        self._map[:] = bytes(len(self._map))
+
+    def begin(self, queue_id: QueueId) -> None:
+        """Note that an attempt begins."""
+        if self._free and not self._map.closed:
+            slot = self._free.pop()
+            self._slots.setdefault(queue_id, []).append(slot)
+            _NUMBER.pack_into(self._map, slot * _NUMBER.size, to_number(queue_id))
+
+    def done(self, queue_id: QueueId) -> None:
+        """Note that one attempt of this message is over."""
+        slots = self._slots.get(queue_id)
+        if slots and not self._map.closed:
+            slot = slots.pop()
+            _NUMBER.pack_into(self._map, slot * _NUMBER.size, 0)
+            self._free.append(slot)
+            if not slots:
+                del self._slots[queue_id]
+
+    def close(self) -> None:
+        """Let go of the file; nothing is in hand any more."""
+        self.forget()
+        self._map.close()

@@ -1,0 +1,84 @@
+"""The lock by which one process holds a shard, and the ways to find shards.
+
+``flock`` on the file ``lock`` in the shard's directory; the holder's process id is
+inside for people. The kernel frees it when the holder ends, however it ends.
+"""
+
+import fcntl
+import os
+import re
+from types import TracebackType
+
+from postroom.spool.spool import SpoolError
+
+_SHARD_NAME = re.compile(r"shard-(\d{3,4})")
+
+
+class SpoolLocked(SpoolError):
+    """Another process holds the shard; the text gives its process id."""
+
+
+class ShardLock:
+    """Holds a shard's lock until ``release``.
+
+    Raises:
+        SpoolLocked: another process has it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        path = os.path.join(directory, "lock")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise SpoolLocked(
+                f"{directory} is in use by process {pid or 'unknown'}:"
+                " stop that server first"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Let others have the shard."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> "ShardLock":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def shard_directory(directory: str, shard: int) -> str:
+    """Return the directory of one shard."""
+    return os.path.join(directory, f"shard-{shard:03}")
+
+
+def shards_in(directory: str) -> list[int]:
+    """Return the numbers of the shards that exist, in order."""
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    found = (_SHARD_NAME.fullmatch(name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def adoptable_shards(directory: str) -> list[int]:
+    """Return the shards that no process holds now.
+
+    A hint: whoever opens one must still win its lock.
+    """
+    free = []
+    for shard in shards_in(directory):
+        try:
+            ShardLock(shard_directory(directory, shard)).release()
+        except SpoolLocked:
+            continue
+        free.append(shard)
+    return free

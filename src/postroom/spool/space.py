@@ -1,0 +1,49 @@
+"""Whether there is room for more mail: an answer from memory, refreshed elsewhere.
+
+The reader thread asks the file system about once a second and after each failure; the
+loop thread subtracts what it has let in since.
+"""
+
+import os
+
+
+class Space:
+    """Free space of one file system above a reserve.
+
+    Args:
+        path: any directory on it.
+        reserve_octets: space that new mail may not use.
+        reserve_inodes: the same for inodes.
+    """
+
+    def __init__(self, path: str, reserve_octets: int, reserve_inodes: int) -> None:
+        self._path = path
+        self._reserve_octets = reserve_octets
+        self._reserve_inodes = reserve_inodes
+        self._free_octets = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask the file system. Any thread; raises nothing: unknown counts as full."""
+        try:
+            found = os.statvfs(self._path)
+        except OSError:
+            self._free_octets = 0
+            return
+        free = found.f_bavail * found.f_frsize - self._reserve_octets
+        # File systems without a fixed number of inodes report none at all.
+        if found.f_files and found.f_favail < self._reserve_inodes:
+            free = 0
+        self._free_octets = free
+
+    def has(self, octets: int) -> bool:
+        """Whether ``octets`` of mail fit; stored twice for a while (log, table)."""
+        return self._free_octets >= 2 * octets + 4096
+
+    def took(self, octets: int) -> None:
+        """Count what was let in since the last look."""
+        self._free_octets -= octets
+
+    def exhausted(self) -> None:
+        """A write met a full disk: let nothing in until the next look."""
+        self._free_octets = 0

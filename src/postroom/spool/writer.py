@@ -1,0 +1,239 @@
+"""The thread that writes: gathers what is pending and commits it in one transaction.
+
+It never waits for a group to fill: it begins with what is there and gathers what
+arrives meanwhile. What went wrong is sorted out here:
+
+- one bad change fails alone, the rest of its group is committed without it;
+- a full disk fails what adds mail (``SpoolFull``), what frees space is tried again;
+- after any other failure of the disk or the file, all fail, and the database is closed
+  and opened anew before the next group.
+
+Nothing is reported as done before its commit has returned.
+"""
+
+# ruff: noqa: S608 (statements are made of constants only; values are bound)
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+import apsw
+
+from postroom.spool import groups
+from postroom.spool.bodies import BodyDirectory
+from postroom.spool.changes import COUNTED, Change, Group
+from postroom.spool.database import Database
+from postroom.spool.settings import SpoolSettings
+from postroom.spool.space import Space
+from postroom.spool.spool import SpoolError, SpoolFull
+
+_FREE_PAGES_KEPT = 4096
+_PAGES_GIVEN_BACK = 1024
+_DISK_ERRORS = (
+    apsw.IOError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.NoMemError,
+    apsw.InternalError,
+    apsw.MisuseError,
+    apsw.ProtocolError,
+    apsw.ConnectionClosedError,
+    MemoryError,
+    OSError,
+)
+
+Failed = Callable[[str], None]
+
+
+class Writer:
+    """The writer thread of one shard.
+
+    Args:
+        failed: called on the loop thread with the text of each failure of the disk.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bodies: BodyDirectory,
+        space: Space,
+        settings: SpoolSettings,
+        failed: Failed,
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._space = space
+        self._settings = settings
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._pending: SimpleQueue[Change | None] = SimpleQueue()
+        self._broken = False
+        self._counts = _read_counts(database.writer)
+        self.counts = self._counts
+        """The counts after the last commit; replaced whole, never changed."""
+        self._thread = threading.Thread(target=self._run, name="spool-writer")
+        self._thread.start()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the database failed and was not opened anew since."""
+        return self._broken
+
+    def submit(self, change: Change) -> None:
+        """Hand over a change. Its future is answered once it is committed."""
+        self._pending.put(change)
+
+    async def aclose(self) -> None:
+        """Finish what is pending and end the thread; the database stays open."""
+        self._pending.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _run(self) -> None:
+        pending = self._pending
+        open_ = True
+        while open_:
+            changes, open_ = self._gather(pending)
+            if changes:
+                self._commit_surely(changes)
+                self._loop.call_soon_threadsafe(_tell, changes)
+            self._tidy(idle=pending.empty())
+
+    def _commit_surely(self, changes: Sequence[Change]) -> None:
+        """Commit; a mistake of our own must not end the thread and hang its callers."""
+        try:
+            self._commit(changes)
+        except Exception as error:
+            self._broken = True
+            self._disk_failed(changes, error)
+
+    def _gather(
+        self, pending: "SimpleQueue[Change | None]"
+    ) -> tuple[list[Change], bool]:
+        """Wait for a change, and take what else is there, up to the group's limits."""
+        changes: list[Change] = []
+        left = int(self._settings.group_octets_max)
+        for _ in range(self._settings.group_messages_max):
+            change = pending.get()
+            if change is None:
+                return changes, False
+            changes.append(change)
+            for rows in change.new:
+                left -= rows.octets
+            if left < 0 or pending.empty():
+                break
+        return changes, True
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        """Commit a group; afterwards each change has its result or its error."""
+        try:
+            if self._broken:
+                self._reopen()
+            group = self._transaction(changes)
+        except apsw.FullError as error:
+            self._rollback()
+            self._full(changes, error)
+        except _DISK_ERRORS as error:
+            self._broken = True
+            self._disk_failed(changes, error)
+        except Exception as error:
+            self._rollback()
+            self._isolate(changes, error)
+        else:
+            self._counts = self.counts = group.counts
+            self._bodies.remove(group.files)
+
+    def _transaction(self, changes: Sequence[Change]) -> Group:
+        connection = self._database.writer
+        connection.execute("BEGIN IMMEDIATE")
+        group = groups.apply(connection, changes, self._counts)
+        connection.execute("COMMIT")
+        return group
+
+    def _isolate(self, changes: Sequence[Change], error: Exception) -> None:
+        """Commit halves apart, so that a bad change ends up alone."""
+        if len(changes) == 1:
+            changes[0].error = _as_spool_error(error)
+            return
+        middle = len(changes) // 2
+        self._commit(changes[:middle])
+        self._commit(changes[middle:])
+
+    def _full(self, changes: Sequence[Change], error: Exception) -> None:
+        self._space.exhausted()
+        freeing = [change for change in changes if change.frees]
+        adding = [change for change in changes if not change.frees]
+        if not adding:
+            adding, freeing = freeing, []
+        for change in adding:
+            change.error = SpoolFull(f"no space left for the queue: {error}")
+        self._report(error)
+        if freeing:
+            self._commit(freeing)
+
+    def _disk_failed(self, changes: Sequence[Change], error: Exception) -> None:
+        self._space.refresh()
+        full = not self._space.has(0)
+        for change in changes:
+            kind = SpoolFull if full else SpoolError
+            change.error = kind(f"the queue could not be written: {error}")
+        self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        self._loop.call_soon_threadsafe(self._failed, text)
+
+    def _reopen(self) -> None:
+        self._database.reopen()
+        self._counts = self.counts = _read_counts(self._database.writer)
+        self._broken = False
+
+    def _rollback(self) -> None:
+        connection = self._database.writer
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error:
+            self._broken = True
+
+    def _tidy(self, *, idle: bool) -> None:
+        """Between groups: copy the log back, return space; a failure means reopen."""
+        if self._broken:
+            return
+        database = self._database
+        try:
+            if database.wal_octets >= self._settings.wal_octets_max:
+                database.checkpoint()
+                if database.free_pages() > _FREE_PAGES_KEPT and idle:
+                    database.give_back(_PAGES_GIVEN_BACK)
+        except (apsw.Error, OSError) as error:
+            self._broken = True
+            self._report(error)
+
+
+def _tell(changes: Sequence[Change]) -> None:
+    """On the loop thread: end what the group's changes began."""
+    for change in changes:
+        error, future = change.error, change.future
+        if change.done is not None:
+            change.done(error is None)
+        if future.done():  # the caller was cancelled meanwhile
+            continue
+        if error is None:
+            future.set_result(change.result)
+        else:
+            future.set_exception(error)
+
+
+def _as_spool_error(error: Exception) -> SpoolError:
+    if isinstance(error, SpoolError):
+        return error
+    return SpoolError(f"this entry cannot be stored: {type(error).__name__}: {error}")
+
+
+def _read_counts(connection: apsw.Connection) -> dict[str, int]:
+    row = connection.execute(f"SELECT {', '.join(COUNTED)} FROM counters").get
+    return dict(zip(COUNTED, row, strict=True))
