@@ -73,6 +73,8 @@ def mailq_entry(
     indent = "\t\t\t\t\t\t" if verbose else "\t\t\t\t\t "
     for recipient in entry.recipients:
         yield f"{indent}{_shown(recipient.address)}"
+    if (more := entry.recipients_count - len(entry.recipients)) > 0:
+        yield f"{indent}[{more} more]"
 
 
 def _status(entry: Entry, verbose: bool) -> Iterator[str]:
@@ -97,7 +99,7 @@ def _reason(recipients: Sequence[EntryRecipient]) -> str:
 
 def _priority(entry: Entry) -> int:
     tries = max((one.tries for one in entry.recipients), default=0)
-    recipients = len(entry.recipients)
+    recipients = max(entry.recipients_count, len(entry.recipients))
     return (
         entry.size_octets
         + recipients * _RECIPIENT_FACTOR

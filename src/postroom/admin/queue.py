@@ -48,6 +48,10 @@ class Removed(msgspec.Struct, frozen=True):
 class QueueView(Protocol):
     """What is needed of a shard; every ``Spool`` has it, and offline shards do."""
 
+    @property
+    def shard(self) -> int:
+        """The number of this shard."""
+
     def entries(
         self, wanted: QueueFilter, *, page: int = 200
     ) -> AsyncIterator[Sequence[Entry]]:
@@ -79,6 +83,7 @@ def queue_handlers(
     """
     answers = _QueueAnswers(shards, clock, emit, retried)
     return {
+        "queue.shards": answers.shards,
         "queue.list": answers.list,
         "queue.show": answers.list,
         "queue.retry": answers.retry,
@@ -99,6 +104,12 @@ class _QueueAnswers:
         self._clock = clock
         self._emit = emit
         self._retried = retried
+
+    async def shards(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[int]:
+        for shard in tuple(self._shards):
+            yield shard.shard
 
     async def list(
         self, caller: Caller, arguments: msgspec.Raw

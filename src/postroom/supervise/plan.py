@@ -1,10 +1,14 @@
 """What the supervisor needs of a configuration, and what of it can never change."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from postroom.admin.settings import ProcessSettings
+from postroom.config.load import load, parse
+from postroom.config.problems import ConfigError
 from postroom.observe.settings import LogSettings
 
 
@@ -41,7 +45,9 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 LoadPlan = Callable[[], Plan]
-"""Reads the configuration anew; raises ``ValueError`` or ``OSError`` if it is wrong."""
+"""Reads the configuration anew; raises one of ``PLAN_ERRORS`` if it is wrong."""
+
+PLAN_ERRORS = (ConfigError, ValueError, OSError)
 
 
 def changed_in_place(old: Plan, new: Plan) -> list[str]:
@@ -65,3 +71,29 @@ def _identity(plan: Plan) -> tuple[str, str, str]:
 
 def _addresses(plan: Plan) -> set[tuple[str, str, str]]:
     return {(one.service, one.name, one.address) for one in plan.listens}
+
+
+def load_plan(path: str) -> Plan:
+    """Read a configuration file as the supervisor sees it.
+
+    Raises:
+        ConfigError: the file cannot be read or is wrong; the text says where.
+    """
+    load(path)  # its errors are the best; then the very text that is handed on
+    text = Path(path).read_text(encoding="utf-8")
+    config = parse(text, path)
+    process = config.process
+    cores = len(os.sched_getaffinity(0))
+    return Plan(
+        config_path=str(Path(path).absolute()),
+        config_text=text,
+        hostname=config.hostname,
+        spool_directory=config.spool.directory,
+        run_directory=config.run_directory,
+        workers=cores if process.workers is None else process.workers,
+        listens=tuple(
+            Listen(one.service, one.label, one.ip, one.port) for one in config.listen
+        ),
+        process=process,
+        log=config.log,
+    )

@@ -7,11 +7,11 @@ the remedy, and ends with a status of sysexits.h. Once it runs, the log tells.
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 
 from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import Lifecycle
-from postroom.observe.sinks import LogSink, open_log
+from postroom.observe.sinks import open_log
 from postroom.supervise.identity import (
     IdentityError,
     RunAs,
@@ -20,9 +20,9 @@ from postroom.supervise.identity import (
     raise_file_limit,
 )
 from postroom.supervise.lock import AlreadyRunning, take_lock
-from postroom.supervise.plan import LoadPlan, Plan
+from postroom.supervise.plan import PLAN_ERRORS, LoadPlan, Plan
 from postroom.supervise.sockets import BindError, bind_all
-from postroom.supervise.supervisor import Supervisor, Tell
+from postroom.supervise.supervisor import Supervisor
 
 WORKER_COMMAND = (sys.executable, "-m", "postroom.app")
 
@@ -39,7 +39,7 @@ def serve(load: LoadPlan, command: tuple[str, ...] = WORKER_COMMAND) -> int:
     try:
         plan = load()
         run_as = choose_identity(plan.process, os.geteuid())
-    except (ValueError, OSError, IdentityError) as error:
+    except (*PLAN_ERRORS, IdentityError) as error:
         code = EX_NOPERM if isinstance(error, IdentityError) else EX_CONFIG
         return _refuse(error, code)
     raise_file_limit()
@@ -47,13 +47,13 @@ def serve(load: LoadPlan, command: tuple[str, ...] = WORKER_COMMAND) -> int:
         make_directory(plan.spool_directory, 0o700, run_as)
         make_directory(plan.run_directory, 0o755, run_as)
         lock = take_lock(plan.spool_directory)
-        log = _open_log(plan, run_as)
+        log = _Log(plan, run_as)
     except AlreadyRunning as error:
         return _refuse(error, EX_UNAVAILABLE)
     except OSError as error:
         return _refuse(error, EX_CANTCREAT)
     try:
-        return asyncio.run(_run(plan, load, run_as, command, _teller(log)))
+        return asyncio.run(_run(plan, load, run_as, command, log))
     except BindError as error:
         return _refuse(error, EX_UNAVAILABLE)
     finally:
@@ -66,31 +66,47 @@ async def _run(
     load: LoadPlan,
     run_as: RunAs | None,
     command: tuple[str, ...],
-    tell: Tell,
+    log: "_Log",
 ) -> int:
     patience = plan.process.bind_timeout
     sockets = await bind_all(plan.listens, plan.run_directory, patience)
     where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
-    tell(f"starting: {plan.workers} workers, {where}", "info")
+    log.tell(f"starting: {plan.workers} workers, {where}")
     try:
-        return await Supervisor(plan, load, sockets, run_as, command, tell).run()
+        return await Supervisor(plan, load, sockets, run_as, command, log).run()
     finally:
         for _, sock in sockets:
             sock.close()
 
 
-def _open_log(plan: Plan, run_as: RunAs | None) -> LogSink:
-    log = open_log(plan.log, plan.hostname, zone_offset_s)
-    if run_as is not None and plan.log.to not in ("stdout", "stderr"):
-        os.chown(plan.log.to, run_as.uid, run_as.gid)  # workers append to it
-    return log
+class _Log:
+    """The supervisor's lines in the log that workers append to as well."""
 
+    def __init__(self, plan: Plan, run_as: RunAs | None) -> None:
+        self._path = "" if plan.log.to in ("stdout", "stderr") else plan.log.to
+        self._run_as = run_as
+        self._make_file()
+        self._sink = open_log(plan.log, plan.hostname, zone_offset_s)
 
-def _teller(log: LogSink) -> Callable[[str, str], None]:
-    def tell(what: str, level: str) -> None:
-        log.emit(Lifecycle(read_now().utc_us, what, level))
+    def tell(self, what: str, level: str = "info") -> None:
+        self._sink.emit(Lifecycle(read_now().utc_us, what, level))
 
-    return tell
+    def reopen(self) -> None:
+        with suppress(OSError):  # then the sink says so, and the old file goes on
+            self._make_file()
+        self._sink.reopen()
+
+    def close(self) -> None:
+        self._sink.close()
+
+    def _make_file(self) -> None:
+        """Make the file before anyone appends, as the workers' own."""
+        if self._path:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o640)
+            if self._run_as is not None:
+                os.fchown(fd, self._run_as.uid, self._run_as.gid)
+            os.close(fd)
 
 
 def _refuse(error: Exception, code: int) -> int:

@@ -9,8 +9,9 @@ import mmap
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
+from typing import Protocol
 
 from postroom.admin.link import (
     Abort,
@@ -30,11 +31,25 @@ from postroom.limits.shared import SharedCounters, map_octets, prepare_map
 from postroom.mail.now import SECOND_US
 from postroom.net.clock import read_now
 from postroom.supervise.identity import RunAs
-from postroom.supervise.plan import Listen, LoadPlan, Plan, changed_in_place
+from postroom.supervise.plan import (
+    PLAN_ERRORS,
+    Listen,
+    LoadPlan,
+    Plan,
+    changed_in_place,
+)
 from postroom.supervise.worker import Ended, Worker, start_worker
 
-Tell = Callable[[str, str], None]
-"""Takes a sentence about the system and its level (``info``, ``error``)."""
+
+class Log(Protocol):
+    """Where the supervisor tells what happens."""
+
+    def tell(self, what: str, level: str = "info") -> None:
+        """Take a sentence about the system and its level (``info``, ``error``)."""
+
+    def reopen(self) -> None:
+        """Go over to a new file; returns when workers can append to it."""
+
 
 EX_CONFIG = 78
 EX_OSERR = 71
@@ -53,7 +68,7 @@ class Supervisor:
         sockets: the bound listening sockets.
         run_as: the workers' identity, None for our own.
         command: the worker program.
-        tell: is told what happens.
+        log: is told what happens.
     """
 
     def __init__(
@@ -63,14 +78,15 @@ class Supervisor:
         sockets: Sequence[tuple[Listen, socket.socket]],
         run_as: RunAs | None,
         command: tuple[str, ...],
-        tell: Tell,
+        log: Log,
     ) -> None:
         self._plan = plan
         self._load = load
         self._sockets = sockets
         self._run_as = run_as
         self._command = command
-        self._tell = tell
+        self._log = log
+        self._tell = log.tell
         self._workers: dict[int, Worker] = {}
         self._generations = count(read_now().utc_us)
         self._counters_fd, self._counters = _make_counters(plan.workers)
@@ -96,7 +112,7 @@ class Supervisor:
             await asyncio.wait([self._swapping])
         self._counters.close()
         os.close(self._counters_fd)
-        self._tell("stopped", "info")
+        self._tell("stopped")
         return self._exit_code
 
     def stop(self) -> None:
@@ -105,7 +121,7 @@ class Supervisor:
             self._kill_all("told to stop at once")
             return
         seconds = self._plan.process.drain_s_max
-        self._tell(f"stopping: workers have {seconds} s to finish", "info")
+        self._tell(f"stopping: workers have {seconds} s to finish")
         self._stopping.set()
         self._send_all(Drain())
         loop = asyncio.get_running_loop()
@@ -121,7 +137,8 @@ class Supervisor:
         self._swapping = asyncio.get_running_loop().create_task(self._swap())
 
     def reopen_logs(self) -> None:
-        """Have all workers go over to new log files."""
+        """Go over to a new log file, workers too."""
+        self._log.reopen()
         self._send_all(ReopenLogs())
 
     # Keeping a worker alive
@@ -170,7 +187,7 @@ class Supervisor:
                 )
                 if self._is_complete() and not self._ready.is_set():
                     self._ready.set()
-                    self._tell("ready", "info")
+                    self._tell("ready")
             case Prepared():
                 self._answer(worker.number, "")
             case Cannot():
@@ -214,7 +231,7 @@ class Supervisor:
         """Swap; returns why not, or nothing."""
         try:
             plan = self._load()
-        except (ValueError, OSError) as error:
+        except PLAN_ERRORS as error:
             return f"the new configuration is refused: {error}"
         if fixed := changed_in_place(self._plan, plan):
             return f"only a restart can change {', '.join(fixed)}"
@@ -227,7 +244,7 @@ class Supervisor:
             return f"a worker cannot take the new configuration: {refusals[0]}"
         self._plan = plan
         self._send_all(Commit(generation))
-        self._tell("the new configuration is in force", "info")
+        self._tell("the new configuration is in force")
         return ""
 
     async def _prepare_all(self, generation: int, text: str) -> list[str]:
