@@ -38,14 +38,17 @@ def read_file(path: str, settings: TableSettings) -> str:
     """
     # O_NONBLOCK: opening a FIFO must not wait for a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
+    octets_max = int(settings.file_octets_max)
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("not a regular file")
         if found.st_mode & stat.S_IWOTH:
             raise ValueError("everybody may write it; do: chmod o-w " + path)
-        octets_max = int(settings.file_octets_max)
-        data = file.read(octets_max + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(octets_max + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > octets_max:
         limit = settings.file_octets_max.to_text()
         raise ValueError(f"larger than {limit} (setting file_octets_max)")
