@@ -14,18 +14,21 @@ LOCAL_PART_OCTETS_MAX = 64  # RFC 5321 §4.5.3.1.1
 DOMAIN_OCTETS_MAX = 255  # RFC 5321 §4.5.3.1.2
 ADDRESS_OCTETS_MAX = 254  # RFC 5321 §4.5.3.1.3: a path is 256 with its brackets
 
+# UTF8-non-ascii (RFC 6531 §3.3) without C1 controls, line and paragraph separators
+# and surrogates, which could end a line where text is written out, or not be written.
+_UTF8 = r"\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
 # RFC 5322 §3.2.3: atext; RFC 6531 §3.3 adds UTF8-non-ascii.
-_ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]"
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_UTF8}]"
 # Dot-string = Atom *("." Atom)
 DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 # QcontentSMTP = qtextSMTP / quoted-pairSMTP
 QUOTED_STRING = re.compile(
-    r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e\u0080-\U0010ffff]|\\[\x20-\x7e])*)"'
+    rf'"((?:[\x20\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])*)"'
 )
 # sub-domain = Let-dig [Ldh-str]; the underscore is not in the RFC but in use.
 _LABEL = (
-    r"[A-Za-z0-9_\u0080-\U0010ffff]"
-    r"(?:[A-Za-z0-9_\-\u0080-\U0010ffff]{0,61}[A-Za-z0-9_\u0080-\U0010ffff])?"
+    rf"[A-Za-z0-9_{_UTF8}]"
+    rf"(?:[A-Za-z0-9_\-{_UTF8}]{{0,61}}[A-Za-z0-9_{_UTF8}])?"
 )
 DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # address-literal = "[" ( IPv4-address-literal / IPv6-address-literal / ... ) "]"

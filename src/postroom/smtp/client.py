@@ -279,10 +279,10 @@ class ClientConnection:
     def _read(self) -> None:
         while not self.is_closed and self._early is None:
             line = self._inbox.line(self._settings.reply_line_octets_max)
-            if line is None:
-                return
-            if line is LineFault.TOO_LONG:
+            if line is LineFault.TOO_LONG or self._inbox.swallowing:
                 self._nonsense("reply line too long")
+                return
+            if line is None:
                 return
             if self.narrate:
                 self._events.append(Line(text_of(line), outgoing=False))
@@ -291,7 +291,7 @@ class ClientConnection:
                 self._nonsense(reply)
             elif reply is not None:
                 self._take(reply)
-        if len(self._inbox) > self._settings.unread_octets_max:
+        if not self.is_closed and len(self._inbox) > self._settings.unread_octets_max:
             self._nonsense("replies to what was not asked")
 
     def _take(self, reply: Reply) -> None:

@@ -18,16 +18,20 @@ class LineFault(Enum):
 
 
 class Inbox:
-    """What has arrived and was not looked at yet."""
+    """What has arrived and was not looked at yet.
 
-    __slots__ = ("_arrivals", "_at", "_data", "_searched", "_swallowing", "ended")
+    ``ended`` says that no more will come, ``swallowing`` that the line which is
+    arriving is over its limit already.
+    """
+
+    __slots__ = ("_arrivals", "_at", "_data", "_searched", "ended", "swallowing")
 
     def __init__(self) -> None:
         self._data = b""
         self._at = 0  # where the next line begins
         self._searched = 0  # up to here there is no CRLF
         self._arrivals: list[bytes] = []
-        self._swallowing = False
+        self.swallowing = False
         self.ended = False
 
     def add(self, data: bytes) -> None:
@@ -60,15 +64,15 @@ class Inbox:
         if self._at == len(data):
             self._data = b""
             self._at = self._searched = 0
-        if self._swallowing or len(line) + 2 > octets_max:
-            self._swallowing = False
+        if self.swallowing or len(line) + 2 > octets_max:
+            self.swallowing = False
             return LineFault.TOO_LONG
         return line
 
     def _keep(self, octets_max: int) -> None:
         data = self._data
         if len(data) - self._at >= octets_max:
-            self._swallowing = True
+            self.swallowing = True
             self._data = data = b"\r" if data.endswith(b"\r") else b""
             self._at = 0
         # the last octet may be the CR whose LF is still to come
@@ -97,4 +101,4 @@ class Inbox:
     def clear(self) -> None:
         """Forget everything, also a line that is being swallowed."""
         self.take()
-        self._swallowing = False
+        self.swallowing = False
