@@ -72,7 +72,7 @@ def test_top_is_header_and_lines(content: bytes, lines: int, cuts: list[int]) ->
 def dialogue(pieces: list[bytes]) -> tuple[list[Event], bytes]:
     server = ServerConnection(Pop3Settings(errors_max=6), plaintext_allowed=True)
     seen, out = [], []
-    for piece in pieces:
+    for piece in [*filter(None, pieces), b""]:  # an empty one is the end
         server.receive(piece)
         while event := server.next_event():
             seen.append(event)
