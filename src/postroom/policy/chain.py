@@ -77,9 +77,9 @@ class Chain:
         """Whether anyone is to be asked in this phase; if not, make no subject."""
         return bool(self._hooks[phase])
 
-    def names(self, phase: Phase) -> tuple[str, ...]:
-        """Return the names of the hooks of a phase, in the order they are asked."""
-        return tuple(one.name for one in self._hooks[phase])
+    def hooks(self, phase: Phase) -> tuple[Hook, ...]:
+        """Return the hooks of a phase, in the order they are asked."""
+        return self._hooks[phase]
 
     def decide_now(
         self, phase: Phase, session: Session, subject: Subject

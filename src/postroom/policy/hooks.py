@@ -175,6 +175,8 @@ class _Hooks:
     outcome = PhaseDecorator("outcome")
 
     def __getattr__(self, name: str) -> PhaseDecorator:
+        if name.startswith("__"):
+            raise AttributeError(name)
         raise HookError(f'there is no phase "{name}": use one of {", ".join(PHASES)}')
 
 

@@ -120,9 +120,9 @@ def _hooks_of(
     own = module.__name__
     hooks = [one for one in declared if one.function.__module__.startswith(own)]
     for value in list(vars(module).values()):
-        marked = getattr(value, MARK, ())
-        if isinstance(marked, tuple):
-            hooks += (one for one in marked if one not in hooks)
+        # Not getattr: a module may hold objects that answer to any name.
+        marked = getattr(value, "__dict__", {}).get(MARK, ())
+        hooks += (one for one in marked if one not in hooks)
     by_name: dict[str, Hook] = {}
     for one in hooks:
         if by_name.setdefault(one.name, one).function is not one.function:
