@@ -11,14 +11,20 @@ from typing import Literal
 import msgspec
 
 from postroom.admin.settings import ProcessSettings
+from postroom.agents.settings import LmtpAgentSettings, SmtpAgentSettings
 from postroom.auth.settings import AuthSettings
 from postroom.dns.settings import ResolverSettings
 from postroom.mailbox.settings import MailboxSettings
 from postroom.observe.settings import LogSettings
 from postroom.policy.settings import PolicySettings
+from postroom.pop3.settings import Pop3Settings
 from postroom.route.settings import RouteSettings
 from postroom.schedule.settings import ScheduleSettings
-from postroom.services.settings import DeliverSettings, ReceiveSettings
+from postroom.services.settings import (
+    DeliverSettings,
+    ReceiveSettings,
+    SubmissionSettings,
+)
 from postroom.smtp.settings import ClientSettings, ServerSettings
 from postroom.spool.settings import SpoolSettings
 from postroom.tables.settings import TableSettings
@@ -59,6 +65,21 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def label(self) -> str:
         """Its name, or one made of service and address."""
         return self.name or f"{self.service} {self.address}"
+
+
+class AgentsSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """The ``[agents]`` section: one table for each agent that has settings."""
+
+    smtp: SmtpAgentSettings = SmtpAgentSettings()
+    """Mail to other hosts."""
+
+    lmtp: LmtpAgentSettings = LmtpAgentSettings()
+    """Mail to mail stores that speak LMTP."""
+
+    client: ClientSettings = ClientSettings()
+    """What both put up with from a server."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,14 +125,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     deliver: DeliverSettings = DeliverSettings()
     """The delivery loop."""
 
-    client: ClientSettings = ClientSettings()
-    """What is borne from servers that mail is sent to."""
+    agents: AgentsSettings = AgentsSettings()
+    """How mail is handed on."""
+
+    submission: SubmissionSettings = SubmissionSettings()
+    """Letters from the ``sendmail`` command."""
 
     dns: ResolverSettings = ResolverSettings()
     """How names are looked up."""
 
     tables: TableSettings = TableSettings()
     """Bounds on table files."""
+
+    pop3: Pop3Settings = Pop3Settings()
+    """How users fetch their mail."""
 
     mailbox: MailboxSettings = MailboxSettings()
     """Where users' mail is kept."""
