@@ -16,8 +16,11 @@ from postroom.route.routing import Relay, Unroutable
 
 _SMTP = {"smtp", "esmtp", "relay"}
 _LOCAL = {"mailbox", "local"}
-# RFC 3463 §2: class "." subject "." detail, perhaps after a reply code
-_ERROR = re.compile(r"(?:([45]\d\d)[ :]+)?(?:([45]\.\d{1,3}\.\d{1,3})[ :]+)?(.*)")
+# RFC 3463 §2: class "." subject "." detail; sendmail writes error:D.S.N:code text
+_ERROR = re.compile(
+    r"(?:([45]\d\d)(?:[ :]+|$))?"
+    r"(?:([45]\.\d{1,3}\.\d{1,3})(?::([45]\d\d))?(?:[ :]+|$))?(.*)"
+)
 
 
 class AsLocal(msgspec.Struct, frozen=True, gc=False):
@@ -74,13 +77,13 @@ def check_way(key: str, value: str) -> None:
 def _read_error(text: str, rule: str) -> Unroutable:
     match = _ERROR.fullmatch(text)
     assert match is not None  # every part of it may be empty
-    code = int(match[1] or 0)
+    code = int(match[1] or match[3] or 0)
     status = match[2] or ("4.0.0" if 400 <= code < 500 else "5.0.0")
     if not code:
         code = 450 if status.startswith("4") else 550
     if str(code)[0] != status[0]:
         raise ValueError(f'"error:{text}": code {code} does not fit status {status}')
-    return Unroutable(match[3].strip() or "Access denied", rule, status, code)
+    return Unroutable(match[4].strip() or "Access denied", rule, status, code)
 
 
 def _expected(value: str) -> ValueError:

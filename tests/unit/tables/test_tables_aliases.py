@@ -69,7 +69,7 @@ BAD_TARGETS = {
 
 @pytest.mark.parametrize("value", BAD_TARGETS.values(), ids=BAD_TARGETS.keys())
 def test_bad_targets(value: str) -> None:
-    with pytest.raises(ValueError, match="[a-z]"):
+    with pytest.raises(ValueError, match=r"[a-z]"):
         split_targets(value)
 
 
