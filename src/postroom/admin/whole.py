@@ -5,10 +5,10 @@ directly: reading always, changing only under the shard's lock. What could not b
 reached is listed in ``problems``, never passed over in silence.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from postroom.admin.client import (
     RequestRefused,
@@ -18,9 +18,9 @@ from postroom.admin.client import (
     find_workers,
 )
 from postroom.admin.mailq import ZoneOffset, mailq_entry, mailq_foot, mailq_head
+from postroom.admin.offline import Clock, OfflineShard
 from postroom.admin.queue import (
     QueueCounts,
-    QueueView,
     Removed,
     Retried,
     flatten,
@@ -28,20 +28,11 @@ from postroom.admin.queue import (
     merge_entries,
 )
 from postroom.mail.now import Now
+from postroom.spool.offline import view_shards
+from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import Entry, QueueFilter, SpoolError
 
 T = TypeVar("T")
-
-
-class OfflineShard(QueueView, Protocol):
-    """A shard opened without its worker."""
-
-    async def aclose(self) -> None:
-        """Let go of it."""
-
-
-OpenOffline = Callable[[frozenset[int]], Awaitable[Sequence[OfflineShard]]]
-"""Opens all shards but those whose numbers are given; raises ``SpoolError``."""
 
 
 class WholeQueue:
@@ -49,18 +40,23 @@ class WholeQueue:
 
     Args:
         run_directory: where the workers' control sockets are.
-        open_offline: opens what no worker holds; None to leave that out.
+        spool: where the shards are, to open those that no worker holds; None to leave
+            them out.
+        clock: gives the present moment.
 
     Attributes:
         workers: the control sockets on which someone answered.
         problems: what could not be reached, for people.
     """
 
-    def __init__(self, run_directory: str, open_offline: OpenOffline | None) -> None:
+    def __init__(
+        self, run_directory: str, spool: SpoolSettings | None, clock: Clock
+    ) -> None:
         self._run_directory = run_directory
-        self._open_offline = open_offline
+        self._spool = spool
+        self._clock = clock
         self._offline: list[OfflineShard] = []
-        self._stack = AsyncExitStack()
+        self._stack = ExitStack()
         self.workers: list[Path] = []
         self.problems: list[str] = []
 
@@ -75,22 +71,26 @@ class WholeQueue:
             except RequestRefused as error:
                 self.problems.append(f"worker {number}: {error}")
                 held.add(number)
-        if self._open_offline is not None:
-            try:
-                self._offline = list(await self._open_offline(frozenset(held)))
-            except (SpoolError, OSError) as error:
-                self.problems.append(str(error))
-        for shard in self._offline:
-            self._stack.push_async_callback(shard.aclose)
+        if self._spool is not None:
+            self._open_offline(self._spool, held)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        self._stack.close()
+
+    def _open_offline(self, spool: SpoolSettings, held: set[int]) -> None:
+        try:
+            views = self._stack.enter_context(view_shards(spool.directory))
+        except (SpoolError, OSError) as error:
+            self.problems.append(f"spool {spool.directory}: {error}")
+            return
+        free = [view for view in views if view.shard not in held]
+        self._offline = [OfflineShard(view, spool, self._clock) for view in free]
 
     def entries(self, wanted: QueueFilter) -> AsyncIterator[Entry]:
         """Yield matching messages, oldest first, holding few at a time."""
         live = [self._stream(path, wanted) for path in self.workers]
-        offline = [flatten(shard.entries(wanted)) for shard in self._offline]
+        offline = [self._read(shard, wanted) for shard in self._offline]
         return merge_entries([*live, *offline])
 
     async def counts(self) -> QueueCounts:
@@ -100,7 +100,10 @@ class WholeQueue:
             for part in await self._ask(path, "queue.stat", QueueFilter(), QueueCounts):
                 total += part
         for shard in self._offline:
-            total += QueueCounts(await shard.counts())
+            try:
+                total += QueueCounts(await shard.counts())
+            except SpoolError as error:
+                self.problems.append(str(error))
         return total
 
     async def retry(self, wanted: QueueFilter, now: Now) -> int:
@@ -134,6 +137,15 @@ class WholeQueue:
             async for entry in ask_stream(path, "queue.list", wanted, Entry):
                 yield entry
         except (WorkerGone, RequestRefused) as error:
+            self.problems.append(str(error))
+
+    async def _read(
+        self, shard: OfflineShard, wanted: QueueFilter
+    ) -> AsyncIterator[Entry]:
+        try:
+            async for entry in flatten(shard.entries(wanted)):
+                yield entry
+        except SpoolError as error:
             self.problems.append(str(error))
 
     async def _ask(
