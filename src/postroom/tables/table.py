@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from postroom.observe.events import TableRefused
+from postroom.observe.events import Lifecycle, TableRefused
 from postroom.tables.file import FileMark, read_file
 from postroom.tables.settings import TableSettings
 
@@ -45,8 +45,10 @@ class TableProblem(msgspec.Struct, frozen=True):
         where = f"{self.path}:{self.line}" if self.line else self.path
         return f"{where}: {'error' if self.refused else 'warning'}: {self.error}"
 
-    def to_event(self, utc_us: int) -> TableRefused:
+    def to_event(self, utc_us: int) -> TableRefused | Lifecycle:
         """Return the event that tells of it."""
+        if not self.refused:
+            return Lifecycle(utc_us, self.to_text(), "warning")
         return TableRefused(utc_us, self.path, self.line, self.error)
 
 

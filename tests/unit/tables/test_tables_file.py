@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from postroom.mail.units import Size
+from postroom.observe.events import Lifecycle, TableRefused
 from postroom.tables.aliases import alias_file
 from postroom.tables.settings import TableSettings
 from postroom.tables.table import TableProblem
@@ -31,7 +32,9 @@ def test_broken_version_leaves_the_old_one_in_force(tmp_path: Path) -> None:
     problems = aliases.reload()
     assert problems == (TableProblem(str(path), 2, 'no ":" after "broken"'),)
     assert problems[0].to_text() == f'{path}:2: error: no ":" after "broken"'
-    assert problems[0].to_event(7).line == 2
+    assert problems[0].to_event(7) == TableRefused(
+        7, str(path), 2, 'no ":" after "broken"'
+    )
     assert aliases.get("friends") == ("betty",)
     assert not aliases.fault
     assert not aliases.is_changed()
@@ -46,6 +49,7 @@ def test_warnings_do_not_refuse(tmp_path: Path) -> None:
     (problem,) = alias_file(str(path), SETTINGS).reload()
     assert not problem.refused
     assert problem.to_text().startswith(f"{path}:1: warning: ")
+    assert problem.to_event(7) == Lifecycle(7, problem.to_text(), "warning")
 
 
 def test_first_version_broken_is_a_fault_not_an_empty_table(tmp_path: Path) -> None:
