@@ -35,15 +35,16 @@ class NameServer:
     Args:
         zone: what it knows; may be changed while it runs.
         listen: address and port; port 0 takes a free one.
+
+    Raises:
+        ValueError: ``listen`` is no address with a port.
     """
 
     def __init__(self, zone: Zone, listen: str = "127.0.0.1:0") -> None:
         self.zone = zone
         self.udp_questions = 0
         self.tcp_questions = 0
-        self._ip, _, port = listen.rpartition(":")
-        self._ip = self._ip.strip("[]")
-        self._port = int(port)
+        self._ip, self._port = _place(listen)
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -134,12 +135,19 @@ class _Datagrams(asyncio.DatagramProtocol):
             self._transport.sendto(answer, addr)
 
 
-async def _run(zone: Zone, listen: str, ready_fd: int | None) -> int:
-    server = NameServer(zone, listen)
+def _place(listen: str) -> tuple[str, int]:
+    ip, _, port = listen.rpartition(":")
+    if port == "0":
+        return ip.strip("[]"), 0
+    server = Nameserver.from_text(listen)
+    return server.ip, server.port
+
+
+async def _run(server: NameServer, ready_fd: int | None) -> int:
     try:
         await server.start()
     except OSError as error:
-        why = f"cannot listen on {listen}: {error.strerror}"
+        why = f"cannot listen on {server.address}: {error.strerror}"
         print(f"nameserver: {why}; choose another port with --listen", file=sys.stderr)
         return 1
     line = f"nameserver: listening on {server.address}\n"
@@ -163,13 +171,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, metavar="FD")
     options = parser.parse_args(arguments)
     try:
-        Nameserver.from_text(options.listen.replace(":0", ":1"))
         zone = Zone.from_text(Path(options.zone).read_text("utf-8"))
+        server = NameServer(zone, options.listen)
     except (OSError, ValueError) as error:
         print(f"nameserver: {error}", file=sys.stderr)
         return 1
     with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_run(zone, options.listen, options.ready_fd))
+        return asyncio.run(_run(server, options.ready_fd))
     return 0
 
 

@@ -45,6 +45,10 @@ def test_messages_for_people(
     missing = str(tmp_path / "none")
     assert main(["--zone", missing]) == 1
     assert missing in capsys.readouterr().err
+    zone = tmp_path / "zone"
+    zone.write_text("")
+    assert main(["--zone", str(zone), "--listen", "localhost:5300"]) == 1
+    assert '"localhost:5300" is no name server' in capsys.readouterr().err
 
 
 async def test_taken_port_is_named(
