@@ -60,6 +60,14 @@ def choose_identity(process: ProcessSettings, euid: int) -> RunAs | None:
     return RunAs(entry.pw_name, entry.pw_uid, gid, groups)
 
 
+def become(run_as: RunAs | None) -> None:
+    """Change this process to another identity, for good; None to stay."""
+    if run_as is not None:
+        os.setgroups(run_as.groups)
+        os.setgid(run_as.gid)
+        os.setuid(run_as.uid)
+
+
 def raise_file_limit() -> int:
     """Raise the limit of open files as far as allowed; returns what it is now."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

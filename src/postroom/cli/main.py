@@ -1,0 +1,102 @@
+"""``postroom``: the one command for those who run a mail server.
+
+Exit statuses are those of sysexits.h: 64 usage, 69 something is in the way, 75 try
+again, 77 no permission, 78 configuration.
+"""
+
+import asyncio
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NoReturn
+
+import click
+
+from postroom import __version__
+from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
+from postroom.cli.queue import config_option, load_or_fail, queue
+from postroom.cli.user import user
+from postroom.config.settings import Config
+from postroom.mail.address import Address, AddressError
+from postroom.supervise.identity import (
+    IdentityError,
+    become,
+    choose_identity,
+    raise_file_limit,
+)
+from postroom.supervise.plan import PLAN_ERRORS, load_plan
+from postroom.supervise.serve import serve as serve_forever
+
+EX_USAGE = 64
+EX_NOPERM = 77
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="postroom")
+def main() -> None:
+    """Run and look after the Postroom mail system."""
+
+
+@main.command()
+@config_option
+def serve(path: str) -> None:
+    """Run the server in the foreground until TERM or INT.
+
+    HUP reads the configuration anew, USR1 the log file.
+    """
+    try:
+        plan = load_plan(path)
+    except PLAN_ERRORS as error:
+        _fail(str(error), EX_CONFIG)
+    if plan.workers:
+        sys.exit(serve_forever(lambda: load_plan(path)))
+    try:
+        run_as = choose_identity(plan.process, os.geteuid())
+    except IdentityError as error:
+        _fail(str(error), EX_NOPERM)
+    os.umask(0o077)
+    raise_file_limit()
+    become(run_as)
+    command = [sys.executable, "-m", "postroom.app", "--single", "--config", path]
+    os.execv(sys.executable, command)  # noqa: S606 - our own program
+
+
+@main.command()
+@config_option
+@click.argument("address")
+def explain(path: str, address: str) -> None:
+    """Tell where mail for ADDRESS would go, and by which rule."""
+    config = load_or_fail(path)
+    try:
+        Address.from_text(address)
+    except AddressError as error:
+        _fail(f"{address}: {error}", EX_USAGE)
+    for line in asyncio.run(_explain(config, address)):
+        click.echo(line)
+
+
+async def _explain(config: Config, address: str) -> list[str]:
+    """Ask the first worker that answers; with the server down, find out here."""
+    for path in find_workers(config.run_directory).values():
+        try:
+            return await ask(path, "explain", {"address": address}, str)
+        except WorkerGone:
+            continue
+        except RequestRefused as error:
+            _fail(str(error), EX_UNAVAILABLE)
+    if find_spec("postroom.services.explain") is None:
+        _fail("no worker answers: is the server running?", EX_UNAVAILABLE)
+    lines = await import_module("postroom.services.explain").explain(config, address)
+    return [str(line) for line in lines]
+
+
+def _fail(why: str, code: int) -> NoReturn:
+    click.echo(f"postroom: {why}", err=True)
+    sys.exit(code)
+
+
+main.add_command(queue)
+main.add_command(user)
