@@ -79,9 +79,9 @@ class DroppedLetter:
                 return frame.payload
         raise FrameError("the input has no end")
 
-    def out(self, line: str) -> None:
-        """Note a line."""
-        if len(self.lines) < _LINES_MAX:
+    def out(self, *lines: str) -> None:
+        """Note some lines."""
+        for line in lines[: _LINES_MAX - len(self.lines)]:
             self.lines.append(line if line.isprintable() else ascii(line))
 
     async def drain(self) -> None:

@@ -143,9 +143,9 @@ class Caller:
         for at in range(0, len(data), _PIECE_OCTETS):
             self._send(b"O", data[at : at + _PIECE_OCTETS])
 
-    def out(self, line: str) -> None:
-        """Write a line to the caller's standard output."""
-        self.write(_line(line))
+    def out(self, *lines: str) -> None:
+        """Write lines to the caller's standard output."""
+        self.write(b"".join(map(_line, lines)))
 
     def err(self, line: str) -> None:
         """Write a line to the caller's standard error."""

@@ -7,7 +7,7 @@ all went well only after the letter is durable.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol, assert_never
+from typing import NamedTuple, Protocol
 
 from postroom.mail.address import Address
 from postroom.mail.address_list import AddressList, parse_address_list
@@ -39,8 +39,8 @@ class Hand(Protocol):
     async def read(self) -> bytes:
         """Return the next piece of input, ``b""`` at its end."""
 
-    def out(self, line: str) -> None:
-        """Show a line."""
+    def out(self, *lines: str) -> None:
+        """Show some lines."""
 
     async def drain(self) -> None:
         """Wait until most was shown."""
@@ -80,6 +80,7 @@ class Letter:
         self._text = LocalText(dot_ends=invocation.dot_ends)
         self._at_end = False
         self._exit_code = EX_OK
+        self._narration = Narration()
 
     async def submit(self) -> int:
         """Take the letter; returns the exit code.
@@ -107,9 +108,12 @@ class Letter:
             self._refused(author.address.to_text() or "<>", draft)
             return self._exit_code
         try:
-            return await self._fill(draft, named, author, (header, rest))
+            submitted = await self._fill(draft, named, author, (header, rest))
         finally:
             await draft.abandon()
+        if submitted is not None and self._invocation.verbose:
+            await self._tell(submitted)
+        return self._exit_code
 
     # Who
 
@@ -198,7 +202,7 @@ class Letter:
         named: dict[Address, str],
         author: Author,
         content: tuple[bytes, bytes],
-    ) -> int:
+    ) -> Submitted | None:
         header, rest = content
         taken = 0
         for address, shown in named.items():
@@ -210,30 +214,24 @@ class Letter:
                 self._refused(shown, refused)
         if not taken:
             await self._read_out()
-            return self._exit_code
+            return None
         queue_id = await draft.open()
         whole = self._completed(header, author, queue_id)
         await draft.add(whole + b"\r\n" + rest)
         while piece := await self._read():
             await draft.add(piece)
-        await self._finish(draft)
-        return self._exit_code
+        wants_told = self._invocation.verbose and not self._invocation.queue_only
+        result = await draft.finish(self._narration.say if wants_told else None)
+        if isinstance(result, Refused):
+            self._refused("", result)
+            return None
+        return result
 
-    async def _finish(self, draft: Draft) -> None:
-        narration = None
-        if self._invocation.verbose and not self._invocation.queue_only:
-            narration = Narration()
-        result = await draft.finish(narration.say if narration else None)
-        match result:
-            case Refused():
-                self._refused("", result)
-            case Submitted(queue_id, finished):
-                if narration and finished is not None:
-                    await narration.tell(self._hand, finished)
-                elif self._invocation.verbose:
-                    self._hand.out(f"{queue_id}... queued")
-            case _:
-                assert_never(result)
+    async def _tell(self, submitted: Submitted) -> None:
+        if submitted.finished is None:
+            self._hand.out(f"{submitted.queue_id}... queued")
+        else:
+            await self._narration.tell(self._hand, submitted.finished)
 
     def _completed(self, header: bytes, author: Author, queue_id: QueueId) -> bytes:
         now = self._desk.clock()

@@ -6,7 +6,6 @@ or otherwise, the letter travels on unseen.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -19,8 +18,8 @@ LINES_MAX = 1000
 class Listener(Protocol):
     """Who watches."""
 
-    def out(self, line: str) -> None:
-        """Show a line."""
+    def out(self, *lines: str) -> None:
+        """Show some lines."""
 
     async def drain(self) -> None:
         """Wait until most was shown; raises ``StreamError``."""
@@ -33,7 +32,7 @@ class Narration:
     """One letter's lines on their way to one listener."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque()
+        self._lines: list[str] = []
         self._dropped = 0
         self._stirred = asyncio.Event()
 
@@ -65,18 +64,22 @@ class Narration:
                 await self._stirred.wait()
                 self._stirred.clear()
                 is_last = end.done()
-                while self._lines:
-                    listener.out(self._lines.popleft())
+                if self._lines:
+                    listener.out(*self._take())
                     await listener.drain()
-                if self._dropped:
-                    listener.out(f"... {self._dropped} lines are not shown")
-                    self._dropped = 0
                 if is_last:
                     return
         except StreamError:
             pass  # nobody listens any more; the letter is safe
         finally:
             end.remove_done_callback(self._end)
+
+    def _take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        if self._dropped:
+            lines.append(f"... {self._dropped} lines are not shown")
+            self._dropped = 0
+        return lines
 
     def _end(self, end: asyncio.Future[None]) -> None:
         self._stirred.set()

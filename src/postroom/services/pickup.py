@@ -119,13 +119,13 @@ class PickupService:
         for mailbox in found.mailboxes:
             address = parse_mailbox(mailbox, self.desk.domain)
             answer = await self.errands.verify(address, invocation.verbose)
-            exit_code = exit_code or await self._answer(caller, answer)
+            answered = await self._answer(caller, answer)
+            exit_code = exit_code or answered
         return exit_code
 
     async def _answer(self, caller: Caller, answer: Answer) -> int:
-        for line in answer.lines:
-            caller.out(line)
-            await caller.drain()
+        caller.out(*answer.lines)
+        await caller.drain()
         return answer.exit_code
 
     def _tell(self, what: str) -> None:

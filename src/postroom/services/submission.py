@@ -117,6 +117,8 @@ def parse_sender(text: str, domain: str) -> Address:
     """
     if text in ("", "<>"):
         return NULL_SENDER  # RFC 5321 §4.5.5
+    if not text.isprintable():
+        raise UsageError(f"{_shown(text)}... Invalid octets", EX_DATAERR)
     parsed = parse_address_list(text)
     if parsed.problem or len(parsed.mailboxes) != 1:
         problem = parsed.problem or "not one address"
