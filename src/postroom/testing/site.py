@@ -64,7 +64,7 @@ class Site:
         self._sender = NULL_SENDER
         self._recipients: list[Address] = []
         self._content: list[bytes] = []
-        self._user = ""
+        self._named = False
 
     def rule(self, name: str, argument: str) -> None:
         """Add a rule as transcripts write it, such as ``unknown nosuch@mx.example``.
@@ -157,15 +157,15 @@ class Site:
 
     def _login(self, event: commands.Auth | commands.AuthResponse) -> Reply:
         if isinstance(event, commands.Auth):
-            self._user = ""
+            self._named = False
             if event.initial is None:
                 plain = event.mechanism == "PLAIN"
                 return replies.challenge(b"" if plain else b"Username:")
             secret = event.initial.split(b"\0")[-1]
         elif event.octets.count(b"\0") == 2:
             secret = event.octets.split(b"\0")[-1]
-        elif not self._user:
-            self._user = event.octets.decode()
+        elif not self._named:
+            self._named = True
             return replies.challenge(b"Password:")
         else:
             secret = event.octets
