@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from postroom.admin.settings import ProcessSettings
-from postroom.agents.settings import LmtpAgentSettings, SmtpAgentSettings
+from postroom.agents.settings import SmtpAgentSettings
 from postroom.auth.settings import AuthSettings
 from postroom.dns.settings import ResolverSettings
 from postroom.mailbox.settings import MailboxSettings
@@ -67,21 +67,6 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.name or f"{self.service} {self.address}"
 
 
-class AgentsSettings(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
-    """The ``[agents]`` section: one table for each agent that has settings."""
-
-    smtp: SmtpAgentSettings = SmtpAgentSettings()
-    """Mail to other hosts."""
-
-    lmtp: LmtpAgentSettings = LmtpAgentSettings()
-    """Mail to mail stores that speak LMTP."""
-
-    client: ClientSettings = ClientSettings()
-    """What both put up with from a server."""
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be set. The defaults are a server that listens nowhere."""
 
@@ -125,8 +110,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     deliver: DeliverSettings = DeliverSettings()
     """The delivery loop."""
 
-    agents: AgentsSettings = AgentsSettings()
-    """How mail is handed on."""
+    outbound: SmtpAgentSettings = SmtpAgentSettings()
+    """How mail is handed to other hosts."""
+
+    client: ClientSettings = ClientSettings()
+    """What is borne from the servers that mail is handed to."""
 
     submission: SubmissionSettings = SubmissionSettings()
     """Letters from the ``sendmail`` command."""
