@@ -1,0 +1,75 @@
+"""One attempt's work for one connection: what is sent, and where the answer goes."""
+
+import asyncio
+from collections.abc import Sequence
+
+from postroom.mail.envelope import BodyType, Recipient
+from postroom.mail.headers import edited_header
+from postroom.mail.message import Body
+from postroom.mail.outcome import Attempt, Outcome
+from postroom.smtp.transaction import Transaction
+
+
+class Job:
+    """Recipients of one attempt that go in one transaction.
+
+    Attributes:
+        attempt: what it belongs to.
+        hop: the routed name, for opening a connection.
+        transaction: the envelope as the client core wants it.
+        head: header block with its separator, edits applied.
+        body: the rest of the content.
+        done: one outcome per recipient, in order.
+        began: whether the content has begun to be sent; until then it may be given
+            to another connection.
+        moves: how often it was given to another connection.
+    """
+
+    __slots__ = (
+        "attempt",
+        "began",
+        "body",
+        "done",
+        "head",
+        "hop",
+        "moves",
+        "transaction",
+    )
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        recipients: Sequence[Recipient],
+        done: "asyncio.Future[list[Outcome]]",
+    ) -> None:
+        message, envelope = attempt.message, attempt.envelope
+        head = edited_header(message)
+        if message.has_separator:
+            head += b"\r\n"
+        self.attempt = attempt
+        self.hop = attempt.route.hop
+        self.head = head
+        self.body: Body = message.body
+        self.transaction = Transaction(
+            envelope.sender,
+            tuple([recipient.address for recipient in recipients]),
+            len(head) + self.body.size,
+            envelope.body is not BodyType.SEVEN_BIT,
+        )
+        self.done = done
+        self.began = False
+        self.moves = 0
+
+    def settle(self, outcomes: list[Outcome]) -> None:
+        """Give the answer, unless nobody waits for it any more."""
+        if not self.done.done():
+            self.done.set_result(outcomes)
+
+    def settle_all(self, outcome: Outcome) -> None:
+        """Give every recipient the same answer."""
+        self.settle([outcome] * len(self.transaction.recipients))
+
+    def fail(self, error: Exception) -> None:
+        """Pass on a fault of ours: the stored body cannot be read, or a bug."""
+        if not self.done.done():
+            self.done.set_exception(error)
