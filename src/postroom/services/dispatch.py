@@ -7,10 +7,9 @@ deferred and logged; a result that the spool cannot take is offered again until 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from postroom.agents.agent import Agent
 from postroom.mail.now import SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Outcome
 from postroom.mail.route import Route
@@ -35,7 +34,6 @@ class Parts(NamedTuple):
 
     shop: Workshop
     scheduler: Scheduler
-    agents: Mapping[str, Agent]
     expander: Expander
     settler: Settler
     listeners: Listeners
@@ -52,6 +50,11 @@ class Dispatcher:
         self._wake_mono_us: int | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
         self._draining = False
+
+    @property
+    def active(self) -> int:
+        """How many attempts and claims are under way."""
+        return len(self._running)
 
     @property
     def listeners(self) -> Listeners:
@@ -262,7 +265,7 @@ class Dispatcher:
             await chain.observe(session, subject)
 
     async def _try(self, lease: Lease, route: Route, now: Now) -> Sequence[Outcome]:
-        agent = self._parts.agents.get(route.agent)
+        agent = self._parts.shop.generation().agents.get(route.agent)
         count = len(lease.numbers)
         if agent is None:
             text = f"no delivery agent is called {route.agent}"

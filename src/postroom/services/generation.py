@@ -3,8 +3,10 @@
 Sessions and attempts keep the generation they began with.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from postroom.agents.agent import Agent
 from postroom.policy.chain import Chain
 from postroom.route.drive import Facts
 from postroom.route.router import Router
@@ -22,3 +24,4 @@ class Generation(NamedTuple):
     chain: Chain
     router: Router
     facts: Facts
+    agents: Mapping[str, Agent]

@@ -1,0 +1,1 @@
+"""The worker's composition root: the only package that knows all stages."""

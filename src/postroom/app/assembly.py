@@ -1,0 +1,210 @@
+"""Builds a generation: everything that a configuration says, made ready and joined.
+
+What cannot be built raises ``ValueError`` with a sentence for a person; nothing of it
+stays behind, and the generation in force goes on.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from postroom.agents.agent import Agent
+from postroom.agents.discard import DiscardAgent
+from postroom.agents.lmtp import LmtpAgent
+from postroom.agents.mailbox import MailboxAgent
+from postroom.agents.smtp import Links, SmtpAgent
+from postroom.auth.users import Users
+from postroom.config.settings import Config
+from postroom.dns.own import OwnNames
+from postroom.dns.resolver import Resolver
+from postroom.limits.shared import SharedCounters
+from postroom.mail.address import Address
+from postroom.mail.now import Now
+from postroom.mailbox.name import MailboxName
+from postroom.mailbox.store import Store
+from postroom.net.addresses import own_addresses
+from postroom.observe.events import AnyEvent
+from postroom.policy.builtin import Guards, SharedLimiter
+from postroom.policy.chain import Chain
+from postroom.policy.loader import Site, SiteError, load_site
+from postroom.route.drive import Waiting, answer_now
+from postroom.route.facts import RouteFacts, Sources
+from postroom.route.questions import ALIASES, ROUTES
+from postroom.route.router import Router
+from postroom.route.routing import LocalUser
+from postroom.route.ways import check_way
+from postroom.services.generation import Generation
+from postroom.tables.aliases import Targets, alias_file
+from postroom.tables.include import Includes
+from postroom.tables.table import TableFile
+from postroom.tables.text import text_table
+
+
+class Ground(NamedTuple):
+    """What generations are built on and share."""
+
+    store: Store
+    pool: Executor
+    users: Users
+    counters: SharedCounters
+    emit: Callable[[AnyEvent], None]
+    clock: Callable[[], Now]
+    window: Callable[[str], int]
+    bind: Callable[[str, str], None]
+
+
+class Built(NamedTuple):
+    """A generation with what it holds open."""
+
+    config: Config
+    generation: Generation
+    resolver: Resolver
+    own: OwnNames
+    aliases: TableFile[Targets] | None
+    routes: TableFile[str] | None
+    site: Site | None
+
+    async def aclose(self) -> None:
+        """Let go of what only this generation used, once it is out of force."""
+        for agent in self.generation.agents.values():
+            await agent.aclose()
+        await self.resolver.aclose()
+        self.generation.chain.close()
+        if self.site is not None:
+            self.site.forget()
+
+
+def build(number: int, config: Config, ground: Ground, before: Built | None) -> Built:
+    """Build a generation. Reads files, so it is to be called in a thread.
+
+    Args:
+        number: the generation's number, not used before in this process.
+        config: the configuration.
+        ground: what all generations share.
+        before: the generation in force, whose tables go on if their files are the
+            same: a table whose new version has an error keeps its old one.
+
+    Raises:
+        ValueError: the configuration cannot be put in force; the message says why.
+    """
+    own = _own(config)
+    resolver = Resolver(config.dns, ground.clock)
+    aliases = _aliases(config, before)
+    routes = _routes(config, before)
+    for table in (aliases, routes):
+        for problem in table.reload() if table else ():
+            ground.emit(problem.to_event(ground.clock().utc_us))
+    router = Router(config.route, config.hostname, own)
+    tables = {ALIASES: aliases, ROUTES: routes}
+    sources = Sources(
+        tables={name: table for name, table in tables.items() if table is not None},
+        user_exists=ground.users.exists,
+        resolver=resolver,
+        read_include=Includes(config.tables).read if config.route.includes else None,
+    )
+    facts = RouteFacts(sources)
+    site = _site(config, number)
+    guards = Guards(
+        config.policy,
+        config.smtp.message_octets_max,
+        SharedLimiter(ground.counters, ground.clock),
+    )
+    hooks = (*guards.hooks(), *(site.hooks if site else ()))
+    generation = Generation(
+        number=number,
+        hostname=config.hostname,
+        server=config.smtp,
+        receive=config.receive,
+        chain=Chain(hooks, config.policy, ground.emit, ground.clock),
+        router=router,
+        facts=facts,
+        agents=_agents(config, ground, router, facts, resolver, own),
+    )
+    return Built(config, generation, resolver, own, aliases, routes, site)
+
+
+def _agents(
+    config: Config,
+    ground: Ground,
+    router: Router,
+    facts: RouteFacts,
+    resolver: Resolver,
+    own: OwnNames,
+) -> dict[str, Agent]:
+    def which(address: Address) -> MailboxName:
+        """Say whose mailbox an address is: the user's, without the detail."""
+        routing = answer_now(router.classify_user(address), facts)
+        user = address.local
+        if isinstance(routing, LocalUser):
+            user = routing.user
+        elif isinstance(routing, Waiting):
+            routing.close()
+        return MailboxName(user.lower(), address.domain_key or config.hostname)
+
+    mailboxes = MailboxAgent(
+        ground.store,
+        config.mailbox,
+        ground.pool,
+        started_us=ground.clock().utc_us,
+        which=which,
+    )
+    return {
+        "mailbox": mailboxes,
+        "discard": DiscardAgent(),
+        "smtp": SmtpAgent(
+            config.outbound, resolver, config.hostname, own, _links(config, ground)
+        ),
+        "lmtp": LmtpAgent(
+            config.lmtp, resolver, config.hostname, own, _links(config, ground)
+        ),
+    }
+
+
+def _links(config: Config, ground: Ground) -> Links:
+    return Links(
+        window=ground.window,
+        bind=ground.bind,
+        counters=ground.counters,
+        client=config.client,
+        seed=ground.clock().utc_us,
+    )
+
+
+def _own(config: Config) -> OwnNames:
+    """Return who we are: our names, and the addresses that we take mail on."""
+    smtp = [listen for listen in config.listen if listen.service == "smtp"]
+    addresses = {listen.ip for listen in smtp}
+    if addresses & {"0.0.0.0", "::"}:  # noqa: S104 - a comparison, nothing is bound
+        addresses = (addresses - {"0.0.0.0", "::"}) | own_addresses()  # noqa: S104
+    return OwnNames.of([config.hostname], addresses, {listen.port for listen in smtp})
+
+
+def _aliases(config: Config, before: Built | None) -> TableFile[Targets] | None:
+    path = config.route.aliases
+    kept = before.aliases if before else None
+    if before and kept and (kept.path, before.config.tables) == (path, config.tables):
+        return kept
+    return alias_file(path, config.tables) if path else None
+
+
+def _routes(config: Config, before: Built | None) -> TableFile[str] | None:
+    path = config.route.routes
+    kept = before.routes if before else None
+    if before and kept and (kept.path, before.config.tables) == (path, config.tables):
+        return kept
+    return text_table(path, config.tables, check_way) if path else None
+
+
+def _site(config: Config, number: int) -> Site | None:
+    if not config.policy.module:
+        return None
+    try:
+        return load_site(config.policy.module, number)
+    except SiteError as error:
+        raise ValueError(str(error)) from error
+
+
+def unchangeable(before: Config, after: Config) -> list[str]:
+    """Name the sections that differ and that only a restart can change."""
+    parts = ("spool", "schedule", "deliver", "mailbox", "auth", "users_file")
+    return [part for part in parts if getattr(before, part) != getattr(after, part)]

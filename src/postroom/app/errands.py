@@ -1,0 +1,218 @@
+"""What is asked of a worker beside mail: by ``sendmail`` and by the control socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import overload
+
+import msgspec
+
+from postroom.admin.control import Caller, ControlError, Handler
+from postroom.admin.queue import queue_handlers
+from postroom.admin.whole import WholeQueue, mailq_lines
+from postroom.app.assembly import Built
+from postroom.dns.exchangers import find_exchangers
+from postroom.dns.mx import Exchangers
+from postroom.mail.address import Address, AddressError
+from postroom.mail.envelope import Origin
+from postroom.net.clock import read_now, zone_offset_s
+from postroom.observe.events import AnyEvent
+from postroom.observe.metrics import Metrics
+from postroom.route.drive import drive
+from postroom.route.explain import explain
+from postroom.route.routing import LocalAlias, LocalUser, Relay, RoutingFailed
+from postroom.services.line import Line
+from postroom.services.receive import ReceiveService
+from postroom.services.submission import (
+    EX_DATAERR,
+    EX_NOUSER,
+    EX_OK,
+    EX_TEMPFAIL,
+    QueueSelection,
+)
+from postroom.services.submitter import Answer, Conversation, Errands
+from postroom.spool.spool import QueueFilter, Spool
+
+
+class Office:
+    """Answers for one worker. ``built`` gives the generation in force.
+
+    Args:
+        worker: this worker's number.
+        run_directory: where the control sockets of all workers are.
+        built: returns the generation in force.
+        lines: the shards this worker holds, looked at anew for each request.
+        receive: runs SMTP sessions, for ``sendmail -bs``.
+        metrics: what was counted.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        run_directory: str,
+        built: Callable[[], Built],
+        lines: Sequence[Line],
+        receive: ReceiveService,
+        metrics: Metrics,
+    ) -> None:
+        self._worker = worker
+        self._run_directory = run_directory
+        self._built = built
+        self._lines = lines
+        self._receive = receive
+        self._metrics = metrics
+
+    def errands(self) -> Errands:
+        """What the submission service hands on."""
+        return Errands(
+            mailq=self.mailq,
+            newaliases=self.newaliases,
+            run_queue=self.run_queue,
+            verify=self.verify,
+            converse=self.converse,
+        )
+
+    def handlers(self, emit: Callable[[AnyEvent], None]) -> Mapping[str, Handler]:
+        """What the control socket answers."""
+        shards = _Shards(self._lines)
+        return {
+            **queue_handlers(shards, read_now, emit, self._look_again),
+            "explain": self._explain,
+            "status": self._status,
+        }
+
+    async def mailq(self, verbose: bool, user: str) -> AsyncIterator[str]:
+        """Yield the queue of all workers as ``mailq`` prints it."""
+        config = self._built().config
+        trusted = user in config.submission.trusted_users
+        # What no worker holds is left out: it would have to be read on this loop.
+        async with WholeQueue(self._run_directory, None, read_now) as queue:
+            async for line in mailq_lines(
+                queue,
+                verbose=verbose,
+                user=None if trusted else user,
+                spool_directory=config.spool.directory,
+                zone_offset_s=zone_offset_s,
+            ):
+                yield line
+
+    async def newaliases(self) -> Answer:
+        """Read the aliases anew; every worker sees a changed file within seconds."""
+        aliases = self._built().aliases
+        if aliases is None:
+            return Answer(("no aliases file is configured (setting route.aliases)",))
+        problems = await asyncio.to_thread(aliases.reload)
+        lines = [problem.to_text() for problem in problems]
+        if any(problem.refused for problem in problems):
+            return Answer((*lines, "the old aliases stay in force"), EX_DATAERR)
+        return Answer((*lines, aliases.stats_line()))
+
+    async def run_queue(self, selection: QueueSelection) -> Answer:
+        """Make waiting messages of all workers due now."""
+        wanted = QueueFilter(
+            queue_id=selection.queue_id,
+            sender=selection.sender,
+            recipient=selection.recipient,
+        )
+        async with WholeQueue(self._run_directory, None, read_now) as queue:
+            messages = await queue.retry(wanted, read_now())
+        plural = "" if messages == 1 else "s"
+        return Answer((f"{messages} message{plural} will be tried now",))
+
+    async def verify(self, address: Address, verbose: bool) -> Answer:
+        """Say where mail for an address would go, as ``sendmail -bv`` does."""
+        generation = self._built().generation
+        routing = await drive(generation.router.classify(address), generation.facts)
+        shown = address.to_text()
+        match routing:
+            case LocalUser(user):
+                how = f"deliverable: mailer local, user {user}"
+                return Answer((f"{shown}... {how}",))
+            case Relay(route):
+                how = f"mailer {route.agent}, host {route.hop}, user {shown}"
+                return Answer((f"{shown}... deliverable: {how}",))
+            case LocalAlias():
+                return await self._verify_alias(address, verbose)
+            case _:
+                return Answer((f"{shown}... {routing.reason}",), EX_NOUSER)
+
+    async def converse(self, conversation: Conversation, origin: Origin) -> None:
+        """Run an SMTP session for ``sendmail -bs``."""
+        await self._receive.converse(conversation, origin)
+
+    async def _verify_alias(self, address: Address, verbose: bool) -> Answer:
+        generation = self._built().generation
+        walk = generation.router.walk(address)
+        expansion = await drive(walk.chunk(), generation.facts)
+        if isinstance(expansion, RoutingFailed):
+            return Answer((f"{address}... {expansion.reason}",), EX_TEMPFAIL)
+        lines = list(expansion.trace) if verbose else []
+        exit_code = EX_OK
+        for problem in expansion.problems:
+            lines.append(f"{problem.target}... {problem.text}")
+            exit_code = EX_NOUSER
+        for child in expansion.children:
+            answer = await self.verify(child.address, verbose=False)
+            lines += answer.lines
+            exit_code = exit_code or answer.exit_code
+        return Answer(tuple(lines), exit_code)
+
+    async def _explain(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[str]:
+        try:
+            address = Address.from_text(msgspec.json.decode(arguments, type=str))
+        except (AddressError, msgspec.MsgspecError) as error:
+            raise ControlError(f"no address: {error}") from error
+        for line in await explain_address(self._built(), address):
+            yield line
+
+    async def _status(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[dict[str, int]]:
+        yield {
+            **self._metrics.counts,
+            "worker": self._worker,
+            "generation": self._built().generation.number,
+            "active": sum(line.dispatcher.active for line in self._lines),
+        }
+
+    def _look_again(self) -> None:
+        for line in self._lines:
+            line.dispatcher.look_again()
+
+
+async def explain_address(built: Built, address: Address) -> list[str]:
+    """Return lines that tell where mail for an address would go, and why."""
+    config = built.config
+
+    async def find_hosts(hop: str) -> Exchangers:
+        return await find_exchangers(
+            built.resolver,
+            hop,
+            built.own,
+            seed=0,
+            order=config.outbound.addresses,
+            port=config.outbound.port,
+        )
+
+    generation = built.generation
+    return await explain(generation.router, generation.facts, address, find_hosts)
+
+
+class _Shards(Sequence[Spool]):
+    """The spools of lines that come and go."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Spool: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Spool]: ...
+    def __getitem__(self, index: int | slice) -> Spool | Sequence[Spool]:
+        if isinstance(index, slice):
+            return [line.shop.spool for line in self._lines[index]]
+        return self._lines[index].shop.spool

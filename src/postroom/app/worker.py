@@ -1,0 +1,399 @@
+"""One worker: its shard, its sockets, its generation, from start to end.
+
+A reload builds a whole new generation and swaps it in by one assignment; sessions and
+attempts keep theirs. When told to drain, or when its supervisor is gone, the worker
+stops accepting, finishes what is in hand and ends with 0. It ends with 78 when its
+configuration cannot be put in force, with 75 when its shard cannot be had.
+"""
+
+import asyncio
+import gc
+import mmap
+import os
+import socket
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import uvloop
+
+from postroom.admin.control import ControlServer, control_path, serve_control
+from postroom.admin.link import (
+    Abort,
+    Cannot,
+    Commit,
+    Drain,
+    Job,
+    ListenFd,
+    Prepare,
+    Prepared,
+    ReopenLogs,
+    SupervisorLink,
+    ToWorker,
+    open_link,
+)
+from postroom.app.assembly import Built, Ground, build, unchangeable
+from postroom.app.errands import Office
+from postroom.auth.throttle import Busy, Ok, PasswordChecks, threads_for
+from postroom.auth.users import Users
+from postroom.config.load import parse
+from postroom.config.problems import ConfigError
+from postroom.limits.shared import SharedCounters
+from postroom.mail.envelope import Origin
+from postroom.mail.ids import QueueIds
+from postroom.mailbox.stores import open_store
+from postroom.net.clock import read_now, zone_offset_s
+from postroom.net.listener import Handler, Listener, listen
+from postroom.observe.events import AnyEvent, Lifecycle
+from postroom.observe.metrics import Metrics
+from postroom.observe.sinks import open_log
+from postroom.schedule.scheduler import Scheduler
+from postroom.services.accept import Acceptor
+from postroom.services.budget import Budget
+from postroom.services.drop import DropDirectory
+from postroom.services.generation import Generation
+from postroom.services.letter import Desk
+from postroom.services.line import Line, start_line
+from postroom.services.pickup import PickupService
+from postroom.services.receive import ReceiveService, Tools
+from postroom.services.retrieve import (
+    LoginUnavailable,
+    RetrieveService,
+    RetrieveTools,
+)
+from postroom.services.submit import LocalSubmitter
+from postroom.services.workshop import Workshop
+from postroom.spool.engine import open_shard
+from postroom.spool.lock import adoptable_shards
+from postroom.spool.spool import SpoolError
+
+EX_CONFIG = 78
+EX_TEMPFAIL = 75
+SWITCH_INTERVAL_S = 0.0005
+"""How long a busy loop may keep the writer thread waiting for the interpreter."""
+BACKLOG = 1024
+WATCH_S = 2.0
+"""How often users and tables are looked at for changes."""
+ADOPT_S = 30.0
+"""How often shards without a worker are looked for."""
+DELIVERY_THREADS = 4
+
+
+def run_worker(job: Job) -> int:
+    """Run a worker until it has drained; returns the exit status."""
+    os.umask(0o077)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_Worker(job).run())
+    except (ConfigError, ValueError) as error:
+        print(f"postroom: worker {job.worker}: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except (SpoolError, OSError) as error:
+        print(f"postroom: worker {job.worker}: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
+
+
+class _Worker:
+    """Holds what one worker is made of."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._config = config = parse(job.config_text, job.config_path)
+        self._log = open_log(config.log, config.hostname, zone_offset_s)
+        self._metrics = Metrics()
+        self._counters = _counters(job)
+        self._pool = ThreadPoolExecutor(DELIVERY_THREADS, "postroom-deliver")
+        domains = (config.hostname, *config.route.local_domains)
+        self._users = Users(
+            config.users_file, config.auth, [domain.lower() for domain in domains]
+        )
+        self._lines: list[Line] = []
+        self._listeners: list[Listener] = []
+        self._prepared: Built | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = asyncio.Event()
+
+    def emit(self, event: AnyEvent) -> None:
+        """Take an event: into the counters, and to the log."""
+        self._metrics.count(event)
+        self._log.emit(event)
+
+    async def run(self) -> int:
+        """Start everything, serve, drain."""
+        await self._open()
+        link = await open_link(self._job) if self._job.link_fd >= 0 else None
+        control = await serve_control(
+            control_path(self._config.run_directory, self._job.worker),
+            self._office.handlers(self.emit),
+            operator_group=self._config.process.operator_group,
+        )
+        await self._listen()
+        self._keep(self._watch())
+        self._keep(self._adopt())
+        self._keep(self._drop.run())
+        gc.collect()
+        gc.freeze()  # what lives from here on is not looked at again and again
+        gc.set_threshold(20_000, 20, 50)
+        if link is not None:
+            link.ready()
+            self._keep(self._obey(link))
+        await self._draining.wait()
+        await self._drain(control)
+        if link is not None:
+            link.close()
+        self._log.close()
+        return 0
+
+    # Start
+
+    async def _open(self) -> None:
+        config, job = self._config, self._job
+        problem = await asyncio.to_thread(self._users.refresh)
+        if problem is not None:
+            self._tell(str(problem), "warning")
+        ground = Ground(
+            store=open_store(config.mailbox, config.hostname),
+            pool=self._pool,
+            users=self._users,
+            counters=self._counters,
+            emit=self.emit,
+            clock=read_now,
+            window=self._window,
+            bind=self._bind,
+        )
+        self._ground = ground
+        self._built = await asyncio.to_thread(
+            build, job.generation, config, ground, None
+        )
+        line = await self._open_line(job.shard)
+        tools = Tools(
+            shop=line.shop,
+            acceptor=Acceptor(line.shop, line.dispatcher),
+            budget=Budget(config.receive.transaction_memory_max),
+            counters=self._counters,
+        )
+        self._receive = ReceiveService(tools)
+        self._office = Office(
+            job.worker,
+            config.run_directory,
+            lambda: self._built,
+            self._lines,
+            self._receive,
+            self._metrics,
+        )
+        submitter = LocalSubmitter(tools)
+        self._desk = Desk(
+            config.submission, config.hostname, submitter, read_now, zone_offset_s
+        )
+        self._pickup = PickupService(self._desk, self._office.errands(), self.emit)
+        self._drop = DropDirectory(
+            config.drop_directory, self._desk, self._pickup.people, self.emit
+        )
+        self._retrieve = RetrieveService(config.pop3, self._retrieve_tools())
+
+    def _retrieve_tools(self) -> RetrieveTools:
+        config = self._config
+        threads = threads_for(
+            config.auth, os.cpu_count() or 1, max(1, self._job.workers)
+        )
+        checks = PasswordChecks(self._users, config.auth, threads, self.emit, read_now)
+
+        async def authenticate(
+            login: str, password: str, origin: Origin
+        ) -> str | LoginUnavailable | None:
+            octets = password.encode("utf-8", "surrogateescape")
+            match await checks.check(login, octets):
+                case Ok(user):
+                    return user
+                case Busy():
+                    return LoginUnavailable("too many password checks wait")
+                case _:
+                    return None
+
+        return RetrieveTools(
+            store=self._ground.store,
+            pool=self._pool,
+            authenticate=authenticate,
+            counters=self._counters,
+            emit=self.emit,
+            clock=read_now,
+            default_domain=config.mailbox.default_domain or config.hostname,
+        )
+
+    async def _open_line(self, number: int) -> Line:
+        config = self._config
+        shard = await open_shard(
+            config.spool.directory,
+            number,
+            config.spool,
+            generation=self._job.generation,
+            clock=read_now,
+            emit=self.emit,
+        )
+        shop = Workshop(
+            spool=shard,
+            ids=QueueIds(number, shard.last_number),
+            generation=self._generation,
+            emit=self.emit,
+            log=self._log,
+            clock=read_now,
+            zone_offset_s=zone_offset_s,
+            lanes=config.deliver.lanes,
+        )
+        seed = self._job.generation + number
+        line = start_line(shop, config.deliver, config.schedule, seed)
+        self._lines.append(line)
+        return line
+
+    async def _listen(self) -> None:
+        for given in self._job.listeners:
+            sock = socket.socket(fileno=given.fd)
+            handler = self._handler(given)
+            self._listeners.append(await listen(sock, handler, backlog=BACKLOG))
+
+    def _handler(self, given: ListenFd) -> Handler:
+        name = given.name
+        match given.service:
+            case "smtp":
+                return lambda stream: self._receive.serve(stream, name)
+            case "pop3":
+                return lambda stream: self._retrieve.serve(stream, name)
+            case "submit":
+                return self._pickup.serve
+            case other:
+                raise ValueError(f"no service is called {other}")
+
+    # In force
+
+    def _generation(self) -> Generation:
+        return self._built.generation
+
+    def _scheduler(self) -> Scheduler:
+        return self._lines[0].scheduler
+
+    def _window(self, hop: str) -> int:
+        return self._scheduler().window(hop)
+
+    def _bind(self, hop: str, destination: str) -> None:
+        self._scheduler().bind(hop, destination)
+
+    async def _watch(self) -> None:
+        """Take changed users and tables into force."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            problem = await asyncio.to_thread(self._users.refresh)
+            if problem is not None:
+                self._tell(str(problem), "warning")
+            for problems in await asyncio.to_thread(self._reload_tables):
+                self.emit(problems)
+
+    def _reload_tables(self) -> list[AnyEvent]:
+        now = read_now()
+        return [
+            problem.to_event(now.utc_us)
+            for table in (self._built.aliases, self._built.routes)
+            if table is not None and table.is_changed()
+            for problem in table.reload()
+        ]
+
+    async def _adopt(self) -> None:
+        """Empty shards whose worker is no longer there."""
+        directory, workers = self._config.spool.directory, max(1, self._job.workers)
+        while True:
+            for number in await asyncio.to_thread(adoptable_shards, directory):
+                if number >= workers and number % workers == self._job.worker:
+                    with suppress(SpoolError):  # another was quicker
+                        await self._open_line(number)
+                        self._tell(f"adopted shard {number}", "info")
+            await asyncio.sleep(ADOPT_S)
+
+    # The supervisor's wishes
+
+    async def _obey(self, link: SupervisorLink) -> None:
+        try:
+            async for message in link:
+                await self._do(message, link)
+        finally:
+            self._draining.set()  # told to, or the supervisor is gone
+
+    async def _do(self, message: ToWorker, link: SupervisorLink) -> None:
+        match message:
+            case Prepare(generation, text):
+                await self._prepare(generation, text, link)
+            case Commit():
+                self._swap()
+            case Abort():
+                prepared, self._prepared = self._prepared, None
+                if prepared is not None:
+                    await prepared.aclose()
+            case Drain():
+                self._draining.set()
+            case ReopenLogs():
+                self._log.reopen()
+
+    async def _prepare(self, number: int, text: str, link: SupervisorLink) -> None:
+        try:
+            config = parse(text, self._job.config_path)
+            if fixed := unchangeable(self._config, config):
+                raise ValueError(f"only a restart can change {', '.join(fixed)}")
+            self._prepared = await asyncio.to_thread(
+                build, number, config, self._ground, self._built
+            )
+        except (ConfigError, ValueError, OSError) as error:
+            return link.send(Cannot(number, str(error)))
+        link.send(Prepared(number))
+
+    def _swap(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return
+        before, self._built = self._built, prepared
+        self._config = config = prepared.config
+        self._retrieve.settings = config.pop3
+        desk = self._desk._replace(settings=config.submission, domain=config.hostname)
+        self._desk = self._pickup.desk = self._drop.desk = desk
+        self._keep(before.aclose())
+
+    # The end
+
+    async def _drain(self, control: ControlServer) -> None:
+        for listener in self._listeners:
+            listener.pause()
+            listener.interrupt()
+        seconds = float(self._config.process.drain_s_max)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for listener in self._listeners:
+                    await listener.drained()
+        for listener in self._listeners:
+            await listener.abort_sessions()
+            listener.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await control.aclose()
+        for line in self._lines:
+            await line.drain(seconds)
+        await self._built.aclose()
+        self._pool.shutdown()
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._tell(f"worker {self._job.worker}: {error!r}", "error")
+
+    def _tell(self, what: str, level: str) -> None:
+        self.emit(Lifecycle(utc_us=read_now().utc_us, what=what, level=level))
+
+
+def _counters(job: Job) -> SharedCounters:
+    if job.counters_fd < 0:
+        return SharedCounters.private()
+    return SharedCounters(mmap.mmap(job.counters_fd, 0), job.workers, job.worker)
