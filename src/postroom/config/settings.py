@@ -80,8 +80,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     run_directory: str = "/run/postroom"
     """Sockets of the commands: ``submit.sock`` and those for control."""
 
-    drop_directory: str = "/var/spool/postroom/drop"
-    """Where ``sendmail`` leaves mail while the server is down."""
+    drop_directory: str = "/var/lib/postroom/drop"
+    """Where ``sendmail`` leaves mail while the server is down. Any user must be able
+    to reach it, so it cannot lie within the spool; it is made with mode 3733."""
 
     users_file: str = "/etc/postroom/users"
     """Mail users and their passwords; see ``postroom user``."""

@@ -1,0 +1,151 @@
+"""``postroom check``: everything that is wrong, unsafe or probably not meant.
+
+Nothing is changed, started or asked of the network; files are read as whoever runs
+the check.
+"""
+
+import os
+import pwd
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from postroom.config.check_files import (
+    directory_findings,
+    site_findings,
+    unsafe_file,
+    users_findings,
+)
+from postroom.config.check_routes import route_findings
+from postroom.config.findings import Finding, Findings, problem, warning
+from postroom.config.load import load
+from postroom.config.problems import ConfigError
+from postroom.config.render import to_toml
+from postroom.config.settings import Config
+from postroom.policy.session import parse_network
+
+_UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+# Networks larger than these hold strangers.
+_WIDEST_V4, _WIDEST_V6 = 8, 19
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """What the check found; ``ok`` if there is no problem.
+
+    ``effective_toml`` is the whole configuration with defaults, empty if the file
+    cannot be read.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    effective_toml: str
+
+
+def run_check(path: str) -> CheckReport:
+    """Check a configuration file and all that it names."""
+    try:
+        config = load(path)
+    except ConfigError as error:
+        return CheckReport(False, tuple(str(error).splitlines()), (), "")
+    found = [
+        *unsafe_file(path),
+        *_process_findings(config),
+        *_name_findings(config),
+        *_listen_findings(config),
+        *_relay_findings(config),
+        *directory_findings(config),
+        *site_findings(config),
+        *users_findings(config),
+        *route_findings(config),
+    ]
+    problems = tuple(one.text for one in found if one.kind == "problem")
+    warnings = tuple(one.text for one in found if one.kind == "warning")
+    return CheckReport(not problems, problems, warnings, to_toml(config))
+
+
+def _process_findings(config: Config) -> Findings:
+    user = config.process.user
+    if not user:
+        if os.geteuid() == 0:
+            yield problem(
+                "process.user: started as root the server refuses to run without a "
+                'user: make one ("adduser --system --group postroom") and name it'
+            )
+        return
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        yield problem(
+            f'process.user: there is no system user "{user}": make it '
+            f'("adduser --system --group {user}") or name another'
+        )
+        return
+    if found.pw_uid == 0:
+        yield problem("process.user: mail is never handled as root: name another user")
+
+
+def _name_findings(config: Config) -> Findings:
+    if "." not in config.hostname:
+        yield warning(
+            f'hostname: "{config.hostname}" is not fully qualified; other servers may '
+            'refuse it: set hostname = "mail.example.org"'
+        )
+
+
+def _listen_findings(config: Config) -> Findings:
+    if not config.listen:
+        yield warning(
+            "listen: nothing listens; only the sendmail command takes mail: add "
+            '[[listen]] with address = "0.0.0.0:25" and service = "smtp"'
+        )
+    lowest = _lowest_port()
+    seen: set[tuple[str, int]] = set()
+    for one in config.listen:
+        if (one.ip, one.port) in seen:
+            yield problem(f"listen: {one.address} is there twice")
+        seen.add((one.ip, one.port))
+        if one.port < lowest and os.geteuid() != 0:
+            yield warning(
+                f"listen: {one.address} needs root: ports below {lowest} are reserved "
+                "(or give the program CAP_NET_BIND_SERVICE)"
+            )
+        if one.service == "pop3" and not ip_address(one.ip).is_loopback:
+            yield _pop3_finding(config, one.address)
+
+
+def _pop3_finding(config: Config, address: str) -> Finding:
+    if config.pop3.plaintext == "always":
+        return warning(
+            f"pop3.plaintext: passwords cross the network readable at {address}: use "
+            '"loopback" unless the network is trusted'
+        )
+    return warning(
+        f'pop3.plaintext: is "{config.pop3.plaintext}", so nobody from another machine '
+        f"can log in at {address} without TLS"
+    )
+
+
+def _relay_findings(config: Config) -> Findings:
+    for text in config.policy.relay_networks:
+        network = parse_network(text)
+        if network.prefixlen == 0:
+            yield warning(
+                f'policy.relay_networks: "{text}" is everybody: this is an open relay, '
+                "which spammers find within hours"
+            )
+        elif network.prefixlen < (_WIDEST_V4 if network.version == 4 else _WIDEST_V6):
+            yield warning(
+                f'policy.relay_networks: "{text}" is more than any one network: '
+                "strangers may relay"
+            )
+
+
+def _lowest_port() -> int:
+    """Return the lowest port that anyone may listen on."""
+    try:
+        return int(Path(_UNPRIVILEGED_PORTS).read_text())
+    except (OSError, ValueError):
+        return 1024

@@ -1,0 +1,135 @@
+"""Checks the directories and files that a configuration names, as they are now."""
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from postroom.auth.file import UsersError, read_users
+from postroom.config.findings import Findings, problem, warning
+from postroom.config.settings import NO_PATHS, Config
+from postroom.policy.loader import SiteError, load_site
+
+_CHECK_GENERATION = 0
+"""Generations in force are numbered from 1."""
+
+
+def unsafe_file(path: str) -> Findings:
+    """Say whether strangers could change a file that the server believes."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return
+    if found.st_mode & stat.S_IWOTH:
+        yield warning(f"{path}: anybody may change it: chmod o-w {path}")
+    elif found.st_mode & stat.S_IWGRP and found.st_gid != 0:
+        yield warning(f"{path}: a group may change it: chmod g-w {path}")
+
+
+def site_findings(config: Config) -> Findings:
+    """Load the policy module as the server would."""
+    module = config.policy.module
+    if not module:
+        return
+    yield from unsafe_file(module)
+    try:
+        site = load_site(module, _CHECK_GENERATION)
+    except SiteError as error:
+        yield problem(f"policy.module: {error}")
+        return
+    site.forget()
+    if not site.hooks:
+        yield warning(f"policy.module: {module} declares no hook")
+
+
+def users_findings(config: Config) -> Findings:
+    """Read the users file; it holds password hashes, so nobody else should."""
+    path = config.users_file
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        yield warning(f"users_file: {path} does not exist: postroom user add NAME")
+        return
+    except OSError as error:
+        yield problem(f"users_file: {path} cannot be read: {error.strerror}")
+        return
+    if found.st_mode & 0o077:
+        yield warning(
+            f"users_file: {path} holds password hashes and others may read or change "
+            f"it: chmod 600 {path}"
+        )
+    try:
+        users = read_users(path)
+    except UsersError as error:
+        yield problem(f"users_file: {error}")
+        return
+    if not users:
+        yield warning(f"users_file: {path} has no users: postroom user add NAME")
+    who = _worker(config)
+    if who and found.st_uid != who[0] and not _allows(found, who, 4):
+        yield problem(
+            f"users_file: {path} cannot be read by {config.process.user}: "
+            f"chown {config.process.user} {path}"
+        )
+
+
+def directory_findings(config: Config) -> Findings:
+    """Whether the server can write where it has to."""
+    for name, path in _directories(config):
+        existing = Path(path)
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            yield problem(f"{name}: {existing} is no directory")
+            continue
+        missing = str(existing) != path
+        if missing and os.geteuid() == 0:
+            continue  # made at the start, by root for the workers
+        if not _may_write(existing, config):
+            who = config.process.user or pwd.getpwuid(os.geteuid()).pw_name
+            remedy = f'"install -d -o {who} -m 700 {path}" as root makes it right'
+            what = "does not exist and cannot be made" if missing else "is not writable"
+            yield problem(f"{name}: {path} {what} by {who}: {remedy}")
+
+
+def _directories(config: Config) -> list[tuple[str, str]]:
+    mailboxes = config.mailbox.path.partition("{")[0].rpartition("/")[0] or "/"
+    found = [
+        ("spool.directory", config.spool.directory),
+        ("run_directory", config.run_directory),
+        ("drop_directory", config.drop_directory),
+        ("mailbox.path", mailboxes),
+    ]
+    if config.log.to not in NO_PATHS:
+        found.append(("log.to", str(Path(config.log.to).parent)))
+    return found
+
+
+_Who = tuple[int, frozenset[int]]
+"""A user id and the groups it is in."""
+
+
+def _worker(config: Config) -> _Who | None:
+    """Return whom the workers run as, if root starts them."""
+    if os.geteuid() != 0 or not config.process.user:
+        return None
+    try:
+        found = pwd.getpwnam(config.process.user)
+    except KeyError:
+        return None
+    return found.pw_uid, frozenset(os.getgrouplist(found.pw_name, found.pw_gid))
+
+
+def _may_write(directory: Path, config: Config) -> bool:
+    who = _worker(config)
+    if who is None:
+        return os.access(directory, os.W_OK | os.X_OK)
+    return _allows(directory.stat(), who, 3)
+
+
+def _allows(found: os.stat_result, who: _Who, wanted: int) -> bool:
+    """Whether the mode bits give a user these rights (4 read, 2 write, 1 enter)."""
+    user, groups = who
+    group_shift = 3 if found.st_gid in groups else 0
+    shift = 6 if found.st_uid == user else group_shift
+    return (found.st_mode >> shift) & wanted == wanted
