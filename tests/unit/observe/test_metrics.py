@@ -1,0 +1,47 @@
+from postroom.mail.address import NULL_SENDER, Address
+from postroom.mail.envelope import Origin
+from postroom.mail.ids import QueueId
+from postroom.mail.outcome import Deferred, Delivered, Failed
+from postroom.observe import events
+from postroom.observe.metrics import Metrics
+
+ID = QueueId("0AbCdEfGhIj")
+ORIGIN = Origin("SMTP", "192.0.2.1")
+
+
+def test_counts_by_name() -> None:
+    metrics = Metrics()
+    for outcome in (
+        Delivered("2.0.0", "ok"),
+        Deferred("4.0.0", ""),
+        Failed("5.0.0", ""),
+    ):
+        metrics.count(
+            events.AttemptDone(0, ID, Address("a", "b"), outcome, "smtp", 1, 0, 0)
+        )
+    metrics.count(events.MessageQueued(0, ID, NULL_SENDER, 40, 2, "", ORIGIN))
+    metrics.count(events.MessageQueued(0, ID, NULL_SENDER, 60, 1, "", ORIGIN))
+    metrics.count(events.SessionOpened(0, "smtp", ORIGIN))
+    metrics.count(events.SessionClosed(0, "smtp", ORIGIN, "quit", 1, 0))
+    metrics.count(events.SessionClosed(0, "smtp", ORIGIN, "lost", 1, 0))
+    metrics.count(events.SessionRefused(0, "pop3", "192.0.2.1", "busy"))
+    metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "x", "550 5.1.1 no", "r"))
+    metrics.count(events.MailboxSession(0, "joe", "192.0.2.1", 3, 999, 2, 1))
+    metrics.count(events.LoginFailed(0, "pop3", ORIGIN, "joe", "USER", "no"))
+    metrics.count(events.Lifecycle(0, "ready"))
+    assert metrics.counts == {
+        "attempts.delivered.smtp": 1,
+        "attempts.deferred.smtp": 1,
+        "attempts.failed.smtp": 1,
+        "messages.queued": 2,
+        "messages.octets": 100,
+        "messages.recipients": 3,
+        "sessions.smtp": 1,
+        "sessions.smtp.lost": 1,
+        "refused.pop3": 1,
+        "rejected.5yz": 1,
+        "mailbox.retrieved": 3,
+        "mailbox.octets": 999,
+        "mailbox.deleted": 2,
+        "logins.refused": 1,
+    }
