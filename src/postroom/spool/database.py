@@ -110,12 +110,18 @@ class Database:
             self.writer = self._connect()
 
     def close(self, *, clean: bool) -> None:
-        """Close; if ``clean``, after copying the log back and emptying it."""
+        """Close; if ``clean``, after copying the log back and emptying it.
+
+        Raises:
+            apsw.Error: the log could not be copied back. Nothing is lost by that.
+        """
         with self._reading:
             self._close_reader()
-            if clean:
-                self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self.writer.close(force=True)
+            try:
+                if clean:
+                    self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:
+                self.writer.close(force=True)
 
     def _close_reader(self) -> None:
         if self._reader is not None:

@@ -328,6 +328,8 @@ class Shard:
         opened.bodies.threads.shutdown()
         try:
             opened.database.close(clean=not self._writer.broken)
+        except apsw.Error as error:
+            raise SpoolError(f"closing the queue: {error}") from error
         finally:
             opened.in_hand.close()
             opened.lock.release()

@@ -11,6 +11,7 @@ import apsw
 import msgspec
 
 from postroom.mail.ids import QueueId, from_number, to_number
+from postroom.spool import statements
 from postroom.spool.rows import Value
 from postroom.spool.spool import (
     Entry,
@@ -141,13 +142,39 @@ def entries_page(
     sql = (
         "SELECT CAST(json_group_array(json_array("
         f"id, {_ENTRY_FIELDS}, ({count}), json(({shown})))) AS BLOB) FROM"
-        " (SELECT * FROM messages AS m WHERE m.id BETWEEN ? AND ? AND m.id IN ("
-        f"{','.join(str(int(number)) for number in page.numbers)}) ORDER BY id) AS m"
+        " (SELECT * FROM messages AS m WHERE m.id IN carray(?) ORDER BY id) AS m"
     )
-    bound = (page.numbers[0], page.numbers[-1])
-    found = _ENTRIES.decode(connection.execute(sql, bound).get)
-    entries = [_entry(row, shard) for row in found]
+    entries = _entries(connection, sql, page.numbers, shard)
     return Page(page.numbers, entries, page.next_after)
+
+
+def _entries(
+    connection: apsw.Connection, sql: str, numbers: Sequence[int], shard: int
+) -> list[Entry]:
+    """Read entries together, and if one is damaged, singly: it is shown as far."""
+    packed = connection.execute(sql, (statements.numbers(numbers),)).get
+    try:
+        return [_entry(row, shard) for row in _ENTRIES.decode(packed)]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        if len(numbers) == 1:
+            return [_damaged(numbers[0], shard, str(error))]
+    entries: list[Entry] = []
+    for number in numbers:
+        entries += _entries(connection, sql, [number], shard)
+    return entries
+
+
+def _damaged(number: int, shard: int, reason: str) -> Entry:
+    return Entry(
+        queue_id=str(from_number(number)),
+        shard=shard,
+        sender="",
+        size_octets=0,
+        arrival_us=0,
+        origin=f"damaged: {reason}",
+        message_id="",
+        recipients=(),
+    )
 
 
 def _where(wanted: Condition) -> tuple[str, tuple[Value, ...]]:
