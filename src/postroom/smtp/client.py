@@ -277,7 +277,7 @@ class ClientConnection:
     # Replies
 
     def _read(self) -> None:
-        while not self.is_closed and self._early is None:
+        while self.state is not State.CLOSED and self._early is None:
             line = self._inbox.line(self._settings.reply_line_octets_max)
             if line is LineFault.TOO_LONG or self._inbox.swallowing:
                 self._nonsense("reply line too long")
@@ -383,8 +383,11 @@ class ClientConnection:
 
     def _pump(self) -> None:
         """Send what may be sent now of the transactions in hand."""
+        current = self._current
+        if self._phase is _Phase.CONTENT if current else not self._waiting:
+            return
         window = PIPELINE_MAX if self.extensions.pipelining else 1
-        while len(self._expected) < window and not self.is_closed:
+        while len(self._expected) < window and self.state is not State.CLOSED:
             if self._current is None:
                 if not self._begin():
                     break

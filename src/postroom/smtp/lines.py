@@ -52,6 +52,8 @@ class Inbox:
         ``octets_max`` is the limit with CRLF.
         """
         data = self._data
+        if not data:
+            return None
         end = data.find(CRLF, self._searched)
         while end < 0:
             if not self._arrivals:

@@ -171,13 +171,13 @@ class ServerConnection:
         state = self.state
         if state is State.DATA:
             event = self._next_of_content()
-        elif state is State.CLOSED:
-            event = None
-        elif state is State.TLS:
-            return None  # the handshake is not ours
+        elif state is State.CLOSED or state is State.TLS:
+            event = None  # the handshake is not ours
         else:
             event = self._next_command()
-        return event or self._next_of_end()
+        if event is None and (self._inbox.ended or state is State.CLOSED):
+            return self._next_of_end()
+        return event
 
     def reply(self, *given: Reply) -> None:
         """Answer what is owed, in order; the last reply fixes the next state.
@@ -257,16 +257,11 @@ class ServerConnection:
         self._owed = count
 
     def _next_of_end(self) -> Closed | None:
-        if self.state is State.CLOSED:
-            by_peer = False
-        elif self._inbox.ended and not self._owed:
-            by_peer = True
-            self.state = State.CLOSED
-        else:
-            return None
         if self._closed_told:
             return None
         self._closed_told = True
+        by_peer = self.state is not State.CLOSED
+        self.state = State.CLOSED
         return Closed(by_peer)
 
     def _next_of_content(self) -> Event | None:

@@ -92,8 +92,8 @@ class Progress:
     def rcpt(self, index: int, reply: Reply) -> None:
         """Take the reply to one RCPT."""
         if reply.code // 100 == 2:
-            if not self.mail_refused:
-                self.accepted.append(index)
+            assert not self.mail_refused, "the table has no such row"
+            self.accepted.append(index)
         else:
             self._decide(index, reply, Verb.RCPT)
 

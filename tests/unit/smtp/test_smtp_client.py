@@ -385,6 +385,48 @@ def test_an_early_reply_is_seen_and_used() -> None:
     assert not client.is_closed
 
 
+def test_replies_amid_the_content_are_bounded() -> None:
+    client = ready()
+    client.submit(to("x"))
+    client.receive(b"250 a\r\n250 b\r\n354 c\r\n")
+    client.receive(b"552 too much\r\n" * 10_000)
+    assert any(isinstance(e, ProtocolError) for e in events(client))
+    assert client.is_closed
+
+
+def test_a_busy_server_greets_with_421() -> None:
+    client = ClientConnection("c.example")
+    client.submit(to("x"))
+    client.receive(b"421 too busy\r\n")
+    greeting, done, lost = events(client)
+    assert isinstance(greeting, Greeting)
+    assert isinstance(done, TransactionDone)
+    assert [r and r.code for r in done.results] == [421]
+    assert isinstance(lost, LostConnection)
+
+
+def test_a_refusing_server_is_left() -> None:
+    client = ClientConnection("c.example")
+    client.submit(to("x"))
+    client.receive(b"554 no service\r\n")
+    client.quit()
+    assert client.data_to_send() == b"QUIT\r\n"
+    client.receive(b"221 bye\r\n")
+    assert told(client) == [[None]]
+
+
+def test_a_refused_sender_spares_the_rest_of_a_long_list() -> None:
+    client = ready()
+    client.submit(to(*(f"u{i}" for i in range(1000))))
+    client.submit(to("z"))
+    assert client.data_to_send().count(b"\r\n") == PIPELINE_MAX
+    client.receive(b"550 no\r\n")
+    assert client.data_to_send() == b""
+    client.receive(b"503 no\r\n" * (PIPELINE_MAX - 1))
+    assert told(client) == [[550] * 1000]
+    assert client.data_to_send().startswith(b"MAIL ")
+
+
 def test_an_idle_server_says_421() -> None:
     client = ready()
     client.receive(b"421 4.4.2 idle too long\r\n")
@@ -418,6 +460,13 @@ def test_lmtp_dropped_between_replies() -> None:
     client.receive(b"250 x\r\n")
     client.receive(b"")
     assert told(client) == [[250, None, None]]
+
+
+def test_lmtp_wants_no_content_for_nobody() -> None:
+    client = ready(b"250-mx\r\n250 PIPELINING\r\n", lmtp=True)
+    client.submit(to("x"))
+    client.receive(b"250 a\r\n550 b\r\n354 c\r\n")
+    assert any(isinstance(e, ProtocolError) for e in events(client))
 
 
 @pytest.mark.parametrize("said", [b"354 x\r\n", b"250 a\r\n354 b\r\n"])
