@@ -45,7 +45,7 @@ def without_server(argv: list[str], why: str) -> int:
             return EX_USAGE
         return _keep(argv, options, recipients, why)
     if mode == "p":
-        return _list_queue(why)
+        return _list_queue(why, options)
     if mode == "i":
         show(1, f"{_DOWN}; it reads the aliases when it starts\n")
         return EX_OK
@@ -148,11 +148,12 @@ def _not_kept(directory: str, why: str, error: OSError) -> int:
     return EX_TEMPFAIL
 
 
-def _list_queue(why: str) -> int:
+def _list_queue(why: str, options: set[str]) -> int:
     """Become the command that reads the queue from disk."""
     command = sys.executable.rpartition("/")[0] + "/postroom"
+    request = ["queue", "list", "--mailq", *["-v"] * ("v" in options)]
     try:
-        posix.execv(command, [command, "queue", "list", "--mailq"])
+        posix.execv(command, [command, *request])
     except OSError as error:
         show(2, f"sendmail: {_DOWN} ({why}), and {command} cannot be run: ")
         show(2, f"{error.strerror}\n")

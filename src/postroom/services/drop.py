@@ -122,7 +122,10 @@ class DropDirectory:
         person = await self._people.find(uid)
         try:
             invocation = await letter.invocation()
-            exit_code = await Letter(self.desk, person, invocation, letter).submit()
+            submission = Letter(
+                self.desk, person, invocation, letter, may_come_again=True
+            )
+            exit_code = await submission.submit()
         except UsageError as error:
             letter.out(str(error))
             exit_code = error.exit_code

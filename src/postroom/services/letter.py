@@ -24,6 +24,7 @@ from postroom.services.settings import SubmissionSettings
 from postroom.services.submission import (
     EX_DATAERR,
     EX_OK,
+    EX_TEMPFAIL,
     Invocation,
     UsageError,
     exit_code_of,
@@ -68,15 +69,31 @@ def own_address(desk: Desk, person: Person) -> Address:
 
 
 class Letter:
-    """One call of ``sendmail`` that hands in a letter."""
+    """One call of ``sendmail`` that hands in a letter.
+
+    Args:
+        desk: where it is handed in.
+        person: who does.
+        invocation: how the program was called.
+        hand: the other end.
+        may_come_again: the whole call will be repeated if the exit code is 75, so
+            nobody is sent the letter as long as some recipient has to wait.
+    """
 
     def __init__(
-        self, desk: Desk, person: Person, invocation: Invocation, hand: Hand
+        self,
+        desk: Desk,
+        person: Person,
+        invocation: Invocation,
+        hand: Hand,
+        *,
+        may_come_again: bool = False,
     ) -> None:
         self._desk = desk
         self._person = person
         self._invocation = invocation
         self._hand = hand
+        self._may_come_again = may_come_again
         self._text = LocalText(dot_ends=invocation.dot_ends)
         self._at_end = False
         self._exit_code = EX_OK
@@ -212,6 +229,9 @@ class Letter:
                 taken += 1
             else:
                 self._refused(shown, refused)
+                if self._may_come_again and refused.status.startswith("4"):
+                    self._exit_code = EX_TEMPFAIL
+                    return None
         if not taken:
             await self._read_out()
             return None
@@ -224,6 +244,7 @@ class Letter:
         result = await draft.finish(self._narration.say if wants_told else None)
         if isinstance(result, Refused):
             self._refused("", result)
+            self._exit_code = exit_code_of(result.status)  # it concerns them all
             return None
         return result
 

@@ -84,7 +84,10 @@ def make_directory(path: str, mode: int, run_as: RunAs | None) -> None:
     directory = Path(path)
     if directory.is_dir():
         return
-    directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for parent in reversed(directory.parents):
+        if not parent.is_dir():
+            parent.mkdir()
+            parent.chmod(0o755)  # whatever the umask
     directory.mkdir(mode=0o700)
     if run_as is not None:
         os.chown(directory, run_as.uid, run_as.gid)

@@ -42,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True):
     listens: tuple[Listen, ...]
     process: ProcessSettings = ProcessSettings()
     log: LogSettings = LogSettings()
+    drop_directory: str = ""
 
 
 LoadPlan = Callable[[], Plan]
@@ -56,6 +57,7 @@ def changed_in_place(old: Plan, new: Plan) -> list[str]:
         "the host name": (old.hostname, new.hostname),
         "the spool directory": (old.spool_directory, new.spool_directory),
         "the run directory": (old.run_directory, new.run_directory),
+        "the drop directory": (old.drop_directory, new.drop_directory),
         "the number of workers": (old.workers, new.workers),
         "the users and groups": (_identity(old), _identity(new)),
         "the log": (old.log, new.log),
@@ -96,4 +98,5 @@ def load_plan(path: str) -> Plan:
         ),
         process=process,
         log=config.log,
+        drop_directory=config.drop_directory,
     )

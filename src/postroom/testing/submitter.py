@@ -64,6 +64,8 @@ class Kept:
 
     async def finish(self, say: Say | None) -> Submitted | Refused:
         """Keep it, unless its content says otherwise."""
+        if b"no space" in self.content:
+            return Refused("4.3.1", "Insufficient system storage")
         if b"poison" in self.content:
             return Refused("5.6.0", "Content refused")
         self.finished = True

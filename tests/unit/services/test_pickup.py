@@ -159,6 +159,7 @@ REFUSED = {
         77,
         "spammer@gonzo.test... Access denied",
     ),
+    "no space": ("sendmail joe", b"\nno space\n", 75, "Insufficient system storage"),
     "content": ("sendmail joe", b"\npoison\n", 65, "Content refused"),
     "list in the header": (
         "sendmail -t",
@@ -205,6 +206,12 @@ async def test_others_get_the_letter_of_an_unknown_user(office: PostOffice) -> N
     assert result.out == b"nosuch... User unknown\nlater... Try again later\n"
     assert result.exit_code == 67
     assert only(office).to == ["joe@gonzo.test"]
+
+
+async def test_what_concerns_all_decides_the_exit_code(office: PostOffice) -> None:
+    result = await call(office, "sendmail nosuch joe", [b"\nno space\n"])
+    assert result.exit_code == 75
+    assert result.out == b"nosuch... User unknown\nInsufficient system storage\n"
 
 
 async def test_quiet_errors_still_have_an_exit_code(office: PostOffice) -> None:
