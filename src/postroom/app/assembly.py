@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from postroom.agents.agent import Agent
 from postroom.agents.discard import DiscardAgent
-from postroom.agents.lmtp import LmtpAgent
+from postroom.agents.lmtp import lmtp_agent
 from postroom.agents.mailbox import MailboxAgent
 from postroom.agents.smtp import Links, SmtpAgent
 from postroom.auth.users import Users
@@ -154,8 +154,8 @@ def _agents(
         "smtp": SmtpAgent(
             config.outbound, resolver, config.hostname, own, _links(config, ground)
         ),
-        "lmtp": LmtpAgent(
-            config.lmtp, resolver, config.hostname, own, _links(config, ground)
+        "lmtp": lmtp_agent(
+            config.outbound, resolver, config.hostname, _links(config, ground)
         ),
     }
 
