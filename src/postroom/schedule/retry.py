@@ -20,66 +20,47 @@ class Expire(msgspec.Struct, frozen=True, gc=False):
     """Give up: the sender is to be told of a failure."""
 
 
-def next_due(
-    tries: int,
-    arrival_us: int,
-    now: Now,
-    settings: RetrySettings,
-    seed: int,
-    *,
-    sender_is_null: bool = False,
-) -> int:
-    """Return when (UTC) to try again after try number ``tries``, counted from 1.
+class Deferral(msgspec.Struct, frozen=True, gc=False):
+    """A recipient that was deferred just now.
 
-    Waits grow from ``first_wait`` to ``longest_wait`` (RFC 5321 §4.5.4.1). The last
-    try falls on the moment of expiry, not up to four hours before or after it.
+    ``tries`` counts this one too. ``arrival_us`` is when the message came (UTC); if it
+    lies in the future because the clock went back, the message is as good as new.
+    ``seed`` spreads recipients. ``warned``: the sender was told of a delay before.
+    ``sender_is_null``: it is a report, of whose delay nobody is told.
     """
-    wait_us = int(settings.first_wait)
-    for _ in range(min(tries - 1, _STEPS_MAX)):
-        if wait_us >= settings.longest_wait:
-            break
-        wait_us = wait_us * settings.growth_percent // 100
-    wait_us = min(wait_us, settings.longest_wait)
-    wait_us = max(1, spread(wait_us, settings.jitter_percent, seed, tries))
-    due_us = now.utc_us + wait_us
-    end_us = expires_us(arrival_us, settings, sender_is_null=sender_is_null)
-    return end_us if now.utc_us < end_us < due_us else due_us
+
+    tries: int
+    arrival_us: int
+    seed: int = 0
+    warned: bool = False
+    sender_is_null: bool = False
 
 
 def verdict_on_deferral(
-    *,
-    tries: int,
-    arrival_us: int,
+    deferral: Deferral,
     now: Now,
     settings: RetrySettings,
-    seed: int,
-    warned: bool = False,
-    sender_is_null: bool = False,
     due_us: int | None = None,
 ) -> Retry | Expire:
     """Decide about a recipient that was deferred just now.
 
     Args:
-        tries: how many tries it has had, this one counted.
-        arrival_us: when the message came (UTC). If it lies in the future because
-            the clock went back, the message is as good as new.
+        deferral: the recipient.
         now: the present moment.
         settings: the waits in force.
-        seed: spreads recipients; for example the message's number.
-        warned: the sender was told of a delay before.
-        sender_is_null: it is a report: nobody is told of its delay.
         due_us: a given time for the next try (a dead hop's next probe), instead of
-            the one that ``tries`` would give.
+            the one that the number of tries would give.
     """
-    end_us = expires_us(arrival_us, settings, sender_is_null=sender_is_null)
+    end_us = expires_us(
+        deferral.arrival_us, settings, sender_is_null=deferral.sender_is_null
+    )
     if now.utc_us >= end_us:
         return Expire()
     if due_us is None:
-        due_us = next_due(
-            tries, arrival_us, now, settings, seed, sender_is_null=sender_is_null
-        )
-    age_us = now.utc_us - arrival_us
-    warn = not warned and not sender_is_null and 0 < settings.warn_after <= age_us
+        due_us = _next_due(deferral, now, settings, end_us)
+    age_us = now.utc_us - deferral.arrival_us
+    told = deferral.warned or deferral.sender_is_null
+    warn = not told and 0 < settings.warn_after <= age_us
     return Retry(due_us, warn)
 
 
@@ -89,3 +70,23 @@ def expires_us(
     """Return when (UTC) a message is given up: ``Will-Retry-Until`` of a report."""
     length = settings.bounce_expire if sender_is_null else settings.expire
     return arrival_us + length
+
+
+def _next_due(
+    deferral: Deferral, now: Now, settings: RetrySettings, end_us: int
+) -> int:
+    """When (UTC) to try again.
+
+    Waits grow from ``first_wait`` to ``longest_wait`` (RFC 5321 §4.5.4.1). The last
+    try falls on the moment of expiry, not up to four hours before or after it.
+    """
+    wait_us = int(settings.first_wait)
+    for _ in range(min(deferral.tries - 1, _STEPS_MAX)):
+        if wait_us >= settings.longest_wait:
+            break
+        wait_us = wait_us * settings.growth_percent // 100
+    wait_us = min(wait_us, settings.longest_wait)
+    percent = settings.jitter_percent
+    wait_us = max(1, spread(wait_us, percent, deferral.seed, deferral.tries))
+    due_us = now.utc_us + wait_us
+    return end_us if now.utc_us < end_us < due_us else due_us

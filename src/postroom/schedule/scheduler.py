@@ -204,6 +204,20 @@ class Scheduler:
             new = self._new_destination(destination, local=old.local)
         self._move(entry, old, new)
 
+    def end_rests(self, hop: str | None = None) -> None:
+        """Let resting destinations be tried again at once: an operator asks for it.
+
+        Without ``hop`` all of them.
+        """
+        if hop is None:
+            found = list(self._destinations.values())
+        else:
+            entry = self._hops.get(hop)
+            found = [entry.destination] if entry else []
+        for destination in found:
+            destination.rests_until_us = destination.rests = 0
+            self._queue(destination)
+
     def wake_at(self, now: Now) -> int | None:
         """When (monotonic) to call ``next`` unasked; None if only hints can help.
 

@@ -11,7 +11,7 @@ from typing import assert_never
 from postroom.mail.ids import to_number
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
-from postroom.schedule.retry import Expire, Retry, verdict_on_deferral
+from postroom.schedule.retry import Deferral, Expire, Retry, verdict_on_deferral
 from postroom.schedule.settings import RetrySettings
 from postroom.services.report import Reported, Reporter
 from postroom.spool.spool import Lease, NewMessage, Settle
@@ -64,16 +64,14 @@ class Settler:
     def _verdict(
         self, lease: Lease, index: int, now: Now, due_us: int | None
     ) -> Retry | Expire:
-        return verdict_on_deferral(
+        deferral = Deferral(
             tries=lease.tries[index] + 1,
             arrival_us=lease.envelope.arrival_us,
-            now=now,
-            settings=self._retry,
             seed=to_number(lease.queue_id) + lease.numbers[index],
             warned=lease.warned,
             sender_is_null=lease.envelope.sender.is_null,
-            due_us=due_us,
         )
+        return verdict_on_deferral(deferral, now, self._retry, due_us)
 
 
 def _settled(

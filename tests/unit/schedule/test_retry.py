@@ -3,11 +3,12 @@
 import pytest
 
 from postroom.mail.now import DAY_US, HOUR_US, MINUTE_US, Now
+from postroom.mail.units import Duration
 from postroom.schedule.retry import (
+    Deferral,
     Expire,
     Retry,
     expires_us,
-    next_due,
     verdict_on_deferral,
 )
 from postroom.schedule.settings import RetrySettings
@@ -18,6 +19,12 @@ T0 = 1_795_361_711_000_000
 
 def at(age_us: int) -> Now:
     return Now(T0 + age_us, age_us)
+
+
+def due(tries: int, now: Now, settings: RetrySettings = SETTINGS, seed: int = 1) -> int:
+    verdict = verdict_on_deferral(Deferral(tries, T0, seed), now, settings)
+    assert isinstance(verdict, Retry)
+    return verdict.due_us
 
 
 @pytest.mark.parametrize(
@@ -32,22 +39,22 @@ def at(age_us: int) -> Now:
     ],
 )
 def test_waits_grow_to_the_longest(tries: int, wait_us: int) -> None:
-    assert next_due(tries, T0, at(1), SETTINGS, 1) == T0 + 1 + wait_us
+    assert due(tries, at(1)) == T0 + 1 + wait_us
 
 
 def test_even_waits_end_too() -> None:
     even = RetrySettings(growth_percent=100, jitter_percent=0)
-    assert next_due(10**9, T0, at(1), even, 1) == T0 + 1 + 5 * MINUTE_US
+    assert due(10**9, at(1), even) == T0 + 1 + 5 * MINUTE_US
 
 
 def test_the_last_try_falls_on_the_expiry() -> None:
     late = at(5 * DAY_US - MINUTE_US)
-    assert next_due(40, T0, late, SETTINGS, 1) == T0 + 5 * DAY_US
+    assert due(40, late) == T0 + 5 * DAY_US
 
 
 def test_jitter_differs_by_seed_and_stays_within_bounds() -> None:
     settings = RetrySettings()
-    waits = {next_due(1, T0, at(0), settings, seed) - T0 for seed in range(100)}
+    waits = {due(1, at(0), settings, seed) - T0 for seed in range(100)}
     assert len(waits) > 90
     assert min(waits) >= 5 * MINUTE_US * 9 // 10
     assert max(waits) <= 5 * MINUTE_US * 11 // 10
@@ -69,38 +76,23 @@ def test_jitter_differs_by_seed_and_stays_within_bounds() -> None:
 def test_verdicts(
     age_us: int, warned: bool, null: bool, expected: Retry | Expire
 ) -> None:
-    verdict = verdict_on_deferral(
-        tries=1,
-        arrival_us=T0,
-        now=at(age_us),
-        settings=SETTINGS,
-        seed=1,
-        warned=warned,
-        sender_is_null=null,
-    )
-    assert verdict == expected
+    deferral = Deferral(1, T0, 1, warned=warned, sender_is_null=null)
+    assert verdict_on_deferral(deferral, at(age_us), SETTINGS) == expected
 
 
 def test_no_warning_when_switched_off() -> None:
-    verdict = verdict_on_deferral(
-        tries=1,
-        arrival_us=T0,
-        now=at(DAY_US),
-        settings=RetrySettings(warn_after=type(SETTINGS.warn_after)(0)),
-        seed=1,
-    )
+    settings = RetrySettings(warn_after=Duration(0))
+    verdict = verdict_on_deferral(Deferral(1, T0), at(DAY_US), settings)
     assert isinstance(verdict, Retry)
     assert not verdict.warn
 
 
 def test_a_given_time_replaces_the_step() -> None:
-    verdict = verdict_on_deferral(
-        tries=9, arrival_us=T0, now=at(1), settings=SETTINGS, seed=1, due_us=T0 + 7
-    )
+    verdict = verdict_on_deferral(Deferral(9, T0), at(1), SETTINGS, T0 + 7)
     assert verdict == Retry(T0 + 7)
 
 
 def test_reports_may_expire_earlier() -> None:
-    settings = RetrySettings(bounce_expire=type(SETTINGS.expire)(DAY_US))
+    settings = RetrySettings(bounce_expire=Duration(DAY_US))
     assert expires_us(T0, settings, sender_is_null=True) == T0 + DAY_US
     assert expires_us(T0, settings) == T0 + 5 * DAY_US

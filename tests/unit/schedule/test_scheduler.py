@@ -98,6 +98,18 @@ def test_after_the_rest_one_probe_goes_and_each_failure_doubles_the_rest() -> No
         one.claimed("a.test", 0, 200, 0, later(at_us))
 
 
+@pytest.mark.parametrize("hop", [None, "a.test"])
+def test_an_operator_may_end_rests(hop: str | None) -> None:
+    one = scheduler()
+    one.admit("a.test", 0, NOW)
+    one.done("a.test", 0, DOWN, NOW)
+    one.due("a.test", 0, NOW)
+    one.end_rests("unknown.test")
+    assert one.resting_until_us("a.test")
+    one.end_rests(hop)
+    assert one.next(NOW) == [Claim("a.test", 0, 1)]
+
+
 def test_one_failure_among_many_only_narrows_the_window() -> None:
     one = scheduler(window_start=5)
     for _ in range(5):
