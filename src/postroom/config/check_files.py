@@ -86,7 +86,7 @@ def directory_findings(config: Config) -> Findings:
         if missing and os.geteuid() == 0:
             continue  # made at the start, by root for the workers
         if not _may_write(existing, config):
-            who = config.process.user or pwd.getpwuid(os.geteuid()).pw_name
+            who = config.process.user or _own_name()
             remedy = f'"install -d -o {who} -m 700 {path}" as root makes it right'
             what = "does not exist and cannot be made" if missing else "is not writable"
             yield problem(f"{name}: {path} {what} by {who}: {remedy}")
@@ -118,6 +118,13 @@ def _worker(config: Config) -> _Who | None:
     except KeyError:
         return None
     return found.pw_uid, frozenset(os.getgrouplist(found.pw_name, found.pw_gid))
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user without an entry
+        return str(os.geteuid())
 
 
 def _may_write(directory: Path, config: Config) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 
 from postroom.config.problems import ConfigError, Problem, line_of, nearest
 from postroom.config.settings import DEFAULT_PATH, NO_PATHS, PATHS, Config
-from postroom.config.units import decode_unit, toml_value
+from postroom.config.units import decode_unit, toml_key, toml_value
 from postroom.mail.units import Duration, Size
 
 FILE_OCTETS_MAX = 1 << 20
@@ -75,7 +75,7 @@ def parse(text: str, path: str) -> Config:
 def _problem(keys: _Keys, reason: str, text: str) -> Problem:
     dotted = ""
     for key in keys:
-        dotted += f"[{key}]" if isinstance(key, int) else f".{key}"
+        dotted += f"[{key}]" if isinstance(key, int) else f".{toml_key(key)}"
     return Problem(dotted.lstrip("."), reason, line_of(text, keys))
 
 

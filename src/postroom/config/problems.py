@@ -73,4 +73,6 @@ _KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
 
 def _line_of_text(path: str, one: Problem) -> str:
     place = f"{path}:{one.line}" if one.line else path
-    return f"{place}: {one.key}: {one.reason}" if one.key else f"{place}: {one.reason}"
+    text = f"{place}: {one.key}: {one.reason}" if one.key else f"{place}: {one.reason}"
+    # A value is shown as it was written; it must not write to the terminal.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -47,13 +47,13 @@ def toml_value(value: Any) -> str:
 
 
 def toml_text(text: str) -> str:
-    """Write a basic string: quotes, backslashes and control characters escaped."""
+    """Write a basic string: what a terminal could not show is escaped."""
     out = []
     for char in text:
         if char in '"\\':
             out.append("\\" + char)
-        elif char < " " or char == "\x7f":
-            out.append(f"\\u{ord(char):04x}")
+        elif not char.isprintable():
+            out.append(f"\\U{ord(char):08x}")
         else:
             out.append(char)
     return '"' + "".join(out) + '"'

@@ -1,0 +1,254 @@
+"""What ``postroom check`` finds."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from postroom.auth.file import User, add_user
+from postroom.config import check, check_files
+from postroom.config.check import CheckReport, run_check
+from postroom.config.load import parse
+
+GOOD = """
+hostname = "mx.whizzer.test"
+users_file = "users"
+run_directory = "run"
+drop_directory = "drop"
+[process]
+user = "USER"
+[[listen]]
+address = "127.0.0.1:2525"
+[route]
+aliases = "aliases"
+[spool]
+directory = "spool"
+[mailbox]
+path = "mail/{user}"
+"""
+
+
+class SiteFolder:
+    """A folder with a good configuration, and ways to spoil it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("run", "drop", "spool", "mail"):
+            (path / name).mkdir()
+        self.write("aliases", "postmaster: joe\n")
+        add_user(str(path / "users"), User("joe"))
+        self.config = GOOD.replace('user = "USER"', "")
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.path / name
+        file.write_text(text)
+        file.chmod(0o644)
+        return file
+
+    def check(self) -> CheckReport:
+        return run_check(str(self.write("postroom.toml", self.config)))
+
+    def set(self, section: str, line: str) -> None:
+        head = f"[{section}]\n"
+        if head in self.config:
+            self.config = self.config.replace(head, f"{head}{line}\n")
+        elif section:
+            self.config += f"{head}{line}\n"
+        else:
+            self.config = f"{line}\n{self.config}"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
+    # As an ordinary user would see it, whoever runs the tests.
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(check, "_UNPRIVILEGED_PORTS", "/nonexistent")
+    return SiteFolder(tmp_path)
+
+
+def test_all_is_well(site: SiteFolder) -> None:
+    report = site.check()
+    assert report == CheckReport(True, (), (), report.effective_toml)
+    config = parse(report.effective_toml, "/x")
+    assert config.users_file == str(site.path / "users")
+
+
+def test_a_configuration_that_cannot_be_read(site: SiteFolder) -> None:
+    site.set("", "host = 1")
+    site.set("smtp", "errors_max = ''")
+    report = site.check()
+    assert not report.ok
+    assert len(report.problems) == 2
+    assert report.effective_toml == ""
+
+
+# What is set, and what is then found.
+PROBLEMS = {
+    "an unknown user": ("process", 'user = "nobody-here"', "there is no system user"),
+    "root": ("process", 'user = "root"', "mail is never handled as root"),
+    "the same address": (
+        "[listen]",
+        'address = "127.0.0.1:2525"\n[[listen]]',
+        "listen: 127.0.0.1:2525 is there twice",
+    ),
+    "a missing module": ("policy", 'module = "none.py"', "none.py: cannot be read"),
+    "missing aliases": ("route", 'routes = "none"', "route.routes: "),
+    "a smart host": ("route", 'smart_host = "a b"', "route: "),
+    "an unknown setting": ("", "x = 1", "there is no such setting"),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_problems(name: str, site: SiteFolder) -> None:
+    section, line, expected = PROBLEMS[name]
+    site.set(section, line)
+    report = site.check()
+    assert not report.ok
+    assert any(expected in one for one in report.problems), report.problems
+
+
+WARNINGS = {
+    "a short name": ('"mx.whizzer.test"', '"mx"', 'hostname: "mx" is not fully'),
+    "nothing listens": (
+        '[[listen]]\naddress = "127.0.0.1:2525"\n',
+        "",
+        "listen: nothing listens",
+    ),
+    "a low port": (":2525", ":25", "listen: 127.0.0.1:25 needs root"),
+    "an open relay": (
+        "[spool]",
+        '[policy]\nrelay_networks = ["::/0"]\n[spool]',
+        '"::/0" is everybody: this is an open relay',
+    ),
+    "a wide relay": (
+        "[spool]",
+        '[policy]\nrelay_networks = ["64.0.0.0/2"]\n[spool]',
+        "strangers may relay",
+    ),
+    "POP3 for others": (
+        '127.0.0.1:2525"',
+        '0.0.0.0:2110"\nservice = "pop3"',
+        'pop3.plaintext: is "loopback"',
+    ),
+    "POP3 in the clear": (
+        '127.0.0.1:2525"',
+        '[::]:2110"\nservice = "pop3"\n[pop3]\nplaintext = "always"',
+        "passwords cross the network readable at [::]:2110",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_warnings(name: str, site: SiteFolder) -> None:
+    old, new, expected = WARNINGS[name]
+    site.config = site.config.replace(old, new)
+    report = site.check()
+    assert report.ok
+    assert len(report.warnings) == 1
+    assert expected in report.warnings[0]
+
+
+def test_a_low_port_is_no_matter_for_root(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.config = site.config.replace(":2525", ":25")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    report = site.check()
+    assert report.warnings == ()
+    assert [one.partition(":")[0] for one in report.problems] == ["process.user"]
+
+
+def test_the_policy_module_is_tried(site: SiteFolder) -> None:
+    site.set("policy", 'module = "policy.py"')
+    module = site.write("policy.py", "x = y\n")
+    assert f"policy.module: {module}:1: NameError" in site.check().problems[0]
+    module.write_text("x = 1\n")
+    assert site.check().warnings == (f"policy.module: {module} declares no hook",)
+    module.write_text("from postroom import hook\n@hook.rcpt\ndef a(s, r): ...\n")
+    assert site.check().warnings == ()
+
+
+def test_postmaster_has_to_reach_somebody(site: SiteFolder) -> None:
+    site.write("aliases", "root: joe\n")
+    assert "postmaster reaches nobody" in site.check().problems[0]
+    site.set("route", 'postmaster = "joe"')
+    assert site.check().ok
+
+
+def test_aliases_are_followed(site: SiteFolder) -> None:
+    site.write(
+        "aliases", "postmaster: joe\nlist: joe, nosuch\na: b\nb: a\nprog: |/bin/cat\n"
+    )
+    report = site.check()
+    assert report.ok
+    found = "\n".join(report.warnings)
+    for expected in ("list: nosuch: User unknown", "a: b: ", "|/bin/cat"):
+        assert expected in found
+
+
+def test_many_dead_ends_are_cut_short(site: SiteFolder) -> None:
+    many = "".join(f"list{n}: nosuch{n}\n" for n in range(100))
+    site.write("aliases", f"postmaster: joe\n{many}")
+    assert len(site.check().warnings) == 21
+
+
+def test_an_aliases_file_with_an_error(site: SiteFolder) -> None:
+    site.write("aliases", "postmaster: joe\nno colon here\n")
+    report = site.check()
+    assert any("aliases:2: error" in one for one in report.problems)
+
+
+def test_the_users_file(site: SiteFolder) -> None:
+    users = site.path / "users"
+    users.chmod(0o644)
+    assert "others may read or change it: chmod 600" in site.check().warnings[0]
+    users.chmod(0o600)
+    users.write_text("joe nonsense$x\n")
+    assert f"users_file: {users}:1: has a credential" in site.check().problems[0]
+    users.write_text("# nobody\n")
+    site.write("aliases", "postmaster: joe@gonzo.test\n")
+    assert "has no users: postroom user add" in site.check().warnings[0]
+    users.unlink()
+    assert "does not exist: postroom user add" in site.check().warnings[0]
+
+
+@pytest.mark.parametrize("name", ["aliases", "policy.py", "postroom.toml"])
+def test_files_that_anybody_may_change(name: str, site: SiteFolder) -> None:
+    site.write("policy.py", "from postroom import hook\n@hook.rcpt\ndef a(s, r): ...\n")
+    site.set("policy", 'module = "policy.py"')
+    assert site.check().warnings == ()
+    (site.path / name).chmod(0o666)
+    report = run_check(str(site.path / "postroom.toml"))
+    assert len(report.warnings) == 1
+    assert f"{name}: anybody may change it" in report.warnings[0]
+
+
+def test_directories_that_cannot_be(site: SiteFolder) -> None:
+    site.config = site.config.replace('"spool"', '"aliases/spool"')
+    assert f"spool.directory: {site.path / 'aliases'} is no" in site.check().problems[0]
+
+
+def test_rights_by_mode(tmp_path: Path) -> None:
+    def allowed(mode: int, user: int, group: int, wanted: int) -> bool:
+        status = os.stat_result((stat.S_IFDIR | mode, 1, 1, 1, 10, 20, 0, 0, 0, 0))
+        return check_files._allows(status, (user, frozenset([group])), wanted)
+
+    assert allowed(0o700, 10, 99, 3)
+    assert not allowed(0o077, 10, 20, 3)
+    assert allowed(0o070, 11, 20, 3)
+    assert not allowed(0o707, 11, 20, 3)
+    assert allowed(0o003, 11, 21, 3)
+    assert not allowed(0o774, 11, 21, 3)
+    assert allowed(0o774, 11, 21, 4)
+
+
+def test_directories_without_leave_to_write(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.path / "spool").rmdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    problems = site.check().problems
+    assert len(problems) == 4
+    assert f"{site.path / 'spool'} does not exist and cannot be made" in problems[0]
+    assert f"{site.path / 'run'} is not writable by" in problems[1]

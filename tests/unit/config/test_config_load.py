@@ -1,0 +1,215 @@
+"""Reading the configuration: strict, and clear about all that is wrong."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from postroom.config.load import default_path, load, parse
+from postroom.config.problems import ConfigError, line_of
+from postroom.config.render import MASK, to_toml
+from postroom.config.settings import Config, Listen, split_address
+from postroom.mail.units import Duration, Size
+
+HOST = 'hostname = "mx.whizzer.test"\n'
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "/etc/p.toml")
+    return str(caught.value).splitlines()
+
+
+def test_an_empty_file_is_the_defaults_and_the_systems_name() -> None:
+    config = parse("", "/etc/postroom/postroom.toml")
+    assert config.hostname
+    assert msgspec.structs.replace(config, hostname="") == Config()
+
+
+def test_values_with_units() -> None:
+    config = parse(
+        '[smtp]\nmessage_octets_max = "10MB"\n[schedule.retry]\nexpire = "1d12h"\n',
+        "/x",
+    )
+    assert config.smtp.message_octets_max == Size(10_000_000)
+    assert config.schedule.retry.expire == Duration.from_text("36h")
+
+
+def test_listeners() -> None:
+    config = parse(
+        '[[listen]]\naddress = "127.0.0.1:2525"\n'
+        '[[listen]]\naddress = "[::1]:110"\nservice = "pop3"\nname = "mail"\n',
+        "/x",
+    )
+    first, second = config.listen
+    assert (first.ip, first.port, first.service) == ("127.0.0.1", 2525, "smtp")
+    assert first.label == "smtp 127.0.0.1:2525"
+    assert (second.ip, second.port, second.label) == ("::1", 110, "mail")
+
+
+def test_relative_paths_are_beside_the_file() -> None:
+    config = parse(
+        'users_file = "users"\n[policy]\nmodule = "policy.py"\n'
+        '[mailbox]\npath = "mail/{user}"\n[log]\nto = "logs/mail.log"\n'
+        '[spool]\ndirectory = "/var/spool/x"\n',
+        "/srv/mail/postroom.toml",
+    )
+    assert config.users_file == "/srv/mail/users"
+    assert config.policy.module == "/srv/mail/policy.py"
+    assert config.mailbox.path == "/srv/mail/mail/{user}"
+    assert config.log.to == "/srv/mail/logs/mail.log"
+    assert config.spool.directory == "/var/spool/x"
+    assert (config.route.aliases, parse("", "/srv/x").log.to) == ("", "stdout")
+
+
+BAD = {
+    "unknown at the top": ('host_name = "x"', "p.toml:1: host_name: there is no such"),
+    "the nearest known key": ('host_name = "x"', 'did you mean "hostname"?'),
+    "hyphens for underscores": ("users-file = 'x'", 'did you mean "users_file"?'),
+    "unknown in a section": (
+        HOST + "\n[smtp]\nrecipient_max = 3",
+        "p.toml:4: smtp.recipient_max: there is no such setting; did you mean "
+        '"recipients_max"?',
+    ),
+    "an unknown section": (
+        "[smpt]\nx = 1",
+        'p.toml:1: smpt: there is no such setting; did you mean "smtp"?',
+    ),
+    "nothing near": ("[[listen]]\nqqq = 1", "known here: address, name, service"),
+    "deeper": (
+        "[schedule.retry]\nexpires = '5d'",
+        "schedule.retry.expires: there is no",
+    ),
+    "a dotted key": ("smtp.errors_max = 'x'", 'p.toml:1: smtp.errors_max: is "x"'),
+    "a text for a number": (
+        '[smtp]\nerrors_max = "3"',
+        'is "3", but has to be a whole',
+    ),
+    "a truth for a number": ("[smtp]\nerrors_max = true", "is true, but has to be"),
+    "a fraction for a number": ("[smtp]\nerrors_max = 1.5", "is 1.5, but has to be"),
+    "a number for a text": ("hostname = 3", "is 3, but has to be a text in quotes"),
+    "a date for a text": ("hostname = 2026-01-01", "is 2026-01-01, but has to be"),
+    "a text for a list": ('[route]\nlocal_domains = "x"', "a list of this: a text"),
+    "a number in a list": ("[route]\nlocal_domains = [1]", "is [1], but has to be"),
+    "a list for a table": ("smtp = []", "is [], but has to be a table"),
+    "a table for a text": ("hostname = {a = 1}", "is {a = 1}, but has to be a text"),
+    "another word": ('[log]\nformat = "xml"', 'has to be one of "sendmail", "json"'),
+    "a duration without unit": ("[dns]\ntimeout = 3", '3 has no unit: write "30s"'),
+    "a duration in years": ('[dns]\ntimeout = "1y"', '"1y" is no duration: write'),
+    "a size without unit": (
+        "[smtp]\nmessage_octets_max = 5",
+        '5 has no unit: write "64',
+    ),
+    "a size of words": ('[smtp]\nmessage_octets_max = "big"', '"big" is no size'),
+    "a setting of a stage": (
+        "[auth]\nscram_iterations = 1",
+        "auth: scram_iterations is",
+    ),
+    "a network": ('[policy]\nrelay_networks = ["x"]', "policy: 'x' does not appear"),
+    "a rate": (
+        '[policy]\nmessage_rate = "5"',
+        'policy: "5" is no rate: write "1000/1h"',
+    ),
+    "no address": ("[[listen]]\nservice = 'smtp'", 'listen[0]: "address" is missing'),
+    "a host name": ("[[listen]]\naddress = 'x:25'", 'listen[0]: "x:25" has no IP'),
+    "no port": (
+        "[[listen]]\naddress = '127.0.0.1'",
+        "has no IP address before the port",
+    ),
+    "port 0": (
+        "[[listen]]\naddress = '127.0.0.1:0'",
+        "has no port between 1 and 65535",
+    ),
+    "IPv6 without brackets": ("[[listen]]\naddress = '::1:25'", "is no address with a"),
+    "a long value": ("hostname = [" + "1," * 99 + "]", "..., but has to be"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be(name: str) -> None:
+    text, expected = BAD[name]
+    (line,) = problems(text)
+    assert expected in line
+    assert line.startswith("/etc/p.toml:")
+
+
+def test_all_problems_are_told_at_once_with_their_lines() -> None:
+    text = (
+        "x = 1\n[[listen]]\naddress = '127.0.0.1:25'\n[[listen]]\nport = 3\n"
+        "[smtp]\nerrors_max = ''\n[dns]\ntries = ''\n"
+    )
+    assert [line.split(": ")[:2] for line in problems(text)] == [
+        ["/etc/p.toml:1", "x"],
+        ["/etc/p.toml:5", "listen[1].port"],
+        ["/etc/p.toml:7", "smtp.errors_max"],
+        ["/etc/p.toml:9", "dns.tries"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a = 1\nb = \n", "/etc/p.toml:2: is no TOML: Invalid value, at column 5"),
+        ("a = [1,\n", "/etc/p.toml:1: is no TOML: "),
+        ("[smtp\n", "/etc/p.toml:1: is no TOML: "),
+        ("a = 1\na = 2\n", "is no TOML: Cannot overwrite a value"),
+        ('a = "x\n', "/etc/p.toml:1: is no TOML: "),
+    ],
+)
+def test_what_is_no_toml(text: str, expected: str) -> None:
+    assert expected in problems(text)[0]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    for data, reason in (
+        (None, "cannot be read: No such file"),
+        (b"a = 1\nb = '\xff'\n", "p.toml:2: is not UTF-8"),
+        (b"#" * ((1 << 20) + 1), "is larger than 1 MiB"),
+    ):
+        if data is not None:
+            file.write_bytes(data)
+        with pytest.raises(ConfigError, match=reason):
+            load(str(file))
+    file.write_text(HOST)
+    assert load(str(file)).hostname == "mx.whizzer.test"
+
+
+def test_where_commands_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTROOM_CONFIG", raising=False)
+    assert default_path() == "/etc/postroom/postroom.toml"
+    monkeypatch.setenv("POSTROOM_CONFIG", "/x.toml")
+    assert default_path() == "/x.toml"
+
+
+def test_a_line_that_cannot_be_found_is_zero() -> None:
+    assert line_of("a = 1", ("b",)) == 0
+    assert line_of("smtp = {a = 1}", ("smtp", "a")) == 1
+    assert line_of("[a]\nx=1\n[b]\nx=2", ("b", "x")) == 4
+
+
+def test_the_effective_whole_reads_back_the_same() -> None:
+    text = (
+        HOST
+        + '[[listen]]\naddress = "127.0.0.1:25"\n[submission.users]\nroot = "betty"\n'
+    )
+    config = parse(text, "/etc/postroom/postroom.toml")
+    assert parse(to_toml(config), "/elsewhere/x.toml") == config
+
+
+def test_secrets_are_masked() -> None:
+    class Remote(msgspec.Struct, frozen=True):
+        user: str = "joe"
+        password: str = "hush"
+        token: str = ""
+
+    assert to_toml(Remote()) == f'user = "joe"\npassword = "{MASK}"\ntoken = ""\n'
+    assert "hush" in to_toml(Remote(), masked=False)
+
+
+def test_addresses() -> None:
+    assert split_address("0.0.0.0:25") == ("0.0.0.0", 25)
+    assert split_address("[2001:DB8::1]:25") == ("2001:db8::1", 25)
+    assert Listen(address="127.0.0.1:1").port == 1
+    with pytest.raises(ValueError, match="no address"):
+        split_address("[127.0.0.1]:25")
