@@ -1,6 +1,8 @@
 # Two commands to know: `make run` shows a letter cross between two hosts,
 # `make test` checks everything. Each sets up what it needs from nothing.
-PYTHON ?= python3
+# The system's Python where there is one: root's servers run as another user, who can
+# reach it.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
