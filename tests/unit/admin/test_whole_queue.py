@@ -1,0 +1,204 @@
+"""Two live workers and an orphaned shard make one queue."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from postroom.admin.client import RequestRefused, ask
+from postroom.admin.control import (
+    Access,
+    Caller,
+    ControlServer,
+    control_path,
+    serve_control,
+)
+from postroom.admin.queue import merge_entries, queue_handlers
+from postroom.admin.whole import WholeQueue, mailq_lines
+from postroom.mail.envelope import Origin
+from postroom.net.clock import read_now
+from postroom.observe.events import AnyEvent
+from postroom.spool.engine import Shard, open_shard
+from postroom.spool.spool import Entry, QueueFilter
+from postroom.testing.spool import QUICK, Letters
+
+ALL = QueueFilter()
+LATER_US = 4_000_000_000_000_000
+
+
+class Site:
+    """Shards 0 and 1 with workers, shard 2 without."""
+
+    def __init__(self, home: Path) -> None:
+        self.run = str(home / "run")
+        (home / "run").mkdir()
+        self.settings = msgspec.structs.replace(QUICK, directory=str(home / "spool"))
+        self.shards: list[Shard] = []
+        self.servers: list[ControlServer] = []
+        self.events: list[AnyEvent] = []
+        self.retried = 0
+        self.ids: list[str] = []
+
+    async def fill(self) -> None:
+        directory = self.settings.directory
+        self.shards = [
+            await open_shard(directory, number, self.settings, clock=read_now)
+            for number in range(3)
+        ]
+        letters = [Letters(shard) for shard in self.shards]
+        for number in (0, 1, 2, 2, 1, 0):
+            maker, sender = letters[number], f"s{len(self.ids)}@gonzo.test"
+            waiting = maker.recipient("joe@whizzer.test")
+            waiting = msgspec.structs.replace(waiting, due_us=LATER_US)
+            letter = maker.letter(waiting, sender=sender)
+            await self.shards[number].accept(letter)
+            self.ids.append(letter.queue_id)
+        await self.shards.pop().aclose()
+        for number, shard in enumerate(self.shards):
+            handlers = queue_handlers([shard], read_now, self.events.append, self.note)
+            path = control_path(self.run, number)
+            self.servers.append(await serve_control(path, handlers))
+
+    def note(self) -> None:
+        self.retried += 1
+
+    def whole(self) -> WholeQueue:
+        return WholeQueue(self.run, self.settings, read_now)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    made = Site(tmp_path)
+    async with AsyncExitStack() as stack:
+        await made.fill()
+        for shard in made.shards:
+            stack.push_async_callback(shard.aclose)
+        for server in made.servers:
+            stack.push_async_callback(server.aclose)
+        yield made
+
+
+async def listed(whole: WholeQueue, wanted: QueueFilter = ALL) -> list[str]:
+    return [entry.queue_id async for entry in whole.entries(wanted)]
+
+
+async def test_lists_all_in_order_of_arrival(site: Site) -> None:
+    async with site.whole() as whole:
+        assert await listed(whole) == site.ids
+        assert (await whole.counts()).counts["messages"] == 6
+        assert whole.problems == []
+
+
+async def test_finds_one_wherever_it_lies(site: Site) -> None:
+    async with site.whole() as whole:
+        for queue_id in site.ids:
+            assert await listed(whole, QueueFilter(queue_id=queue_id)) == [queue_id]
+
+
+async def test_removes_live_and_offline_and_says_who(site: Site) -> None:
+    async with site.whole() as whole:
+        gone = await whole.remove(QueueFilter(sender="s1@"))
+        gone += await whole.remove(QueueFilter(sender="s2@"))
+        assert gone == site.ids[1:3]
+    async with site.whole() as whole:
+        assert await listed(whole) == [site.ids[0], *site.ids[3:]]
+    (event,) = site.events
+    assert getattr(event, "queue_id", "") == site.ids[1]
+
+
+async def test_retry_counts_messages_and_wakes_workers(site: Site) -> None:
+    async with site.whole() as whole:
+        assert await whole.retry(QueueFilter(), read_now()) == 6
+    assert site.retried == 2
+
+
+async def test_with_the_server_down_all_shards_are_opened(site: Site) -> None:
+    for server in site.servers:
+        await server.aclose()
+    for shard in site.shards:
+        await shard.aclose()
+    async with site.whole() as whole:
+        assert whole.workers == []
+        assert await listed(whole) == site.ids
+        assert await whole.remove(QueueFilter()) == sorted(site.ids)
+    async with site.whole() as whole:
+        assert await listed(whole) == []
+
+
+async def test_shard_held_by_a_mute_worker_can_be_seen_but_not_changed(
+    site: Site,
+) -> None:
+    await site.servers[0].aclose()
+    async with site.whole() as whole:
+        assert await listed(whole) == site.ids
+        await whole.remove(QueueFilter())
+        assert any("in use by process" in problem for problem in whole.problems)
+    async with site.whole() as whole:
+        assert await listed(whole) == [site.ids[0], site.ids[5]]
+
+
+async def test_spool_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUICK, directory=str(tmp_path / "none"))
+    async with WholeQueue(str(tmp_path), settings, read_now) as whole:
+        assert await listed(whole) == []
+
+
+async def test_mailq_of_the_whole(site: Site) -> None:
+    async with site.whole() as whole:
+        lines = [
+            line
+            async for line in mailq_lines(
+                whole,
+                verbose=False,
+                user=None,
+                spool_directory="/spool",
+                zone_offset_s=lambda _: 0,
+            )
+        ]
+    assert lines[0] == "\t\t/spool (6 requests)"
+    assert lines[-1] == "\t\tTotal requests: 6"
+
+
+async def test_users_see_their_own_only(site: Site) -> None:
+    letter = Letters(site.shards[0]).letter()
+    origin = Origin(protocol="local", login="betty")
+    envelope = msgspec.structs.replace(letter.envelope, origin=origin)
+    await site.shards[0].accept(msgspec.structs.replace(letter, envelope=envelope))
+    async with site.whole() as whole:
+        lines = [
+            line
+            async for line in mailq_lines(
+                whole,
+                verbose=False,
+                user="betty",
+                spool_directory="/spool",
+                zone_offset_s=lambda _: 0,
+            )
+        ]
+    assert lines[0] == "\t\t/spool (1 request)"
+    handlers = queue_handlers(site.shards, read_now, site.events.append, site.note)
+    betty = Caller(1234, "betty", Access.OWN)
+    found = [e async for e in handlers["queue.list"](betty, msgspec.Raw(b"{}"))]
+    assert [entry.queue_id for entry in found] == [letter.queue_id]  # type: ignore[attr-defined]
+
+
+async def test_malformed_filter_is_refused(site: Site) -> None:
+    with pytest.raises(RequestRefused, match="malformed filter"):
+        await ask(control_path(site.run, 0), "queue.list", {"queue_id": 7}, Entry)
+
+
+async def test_merge_holds_one_of_each_source() -> None:
+    read = [0, 0]
+
+    async def source(number: int, arrivals: Sequence[int]) -> AsyncIterator[Entry]:
+        for arrival_us in arrivals:
+            read[number] += 1
+            yield Entry(f"{arrival_us}", number, "", 0, arrival_us, "", "", ())
+
+    merged = merge_entries([source(0, range(0, 100, 2)), source(1, range(1, 100, 2))])
+    first = [(await anext(merged)).arrival_us for _ in range(10)]
+    assert first == list(range(10))
+    assert max(read) <= 7
+    assert len([entry async for entry in merged]) == 90

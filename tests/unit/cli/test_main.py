@@ -1,0 +1,153 @@
+"""The ``postroom`` command on a real spool, without a server."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from postroom import __version__
+from postroom.cli.main import main
+from postroom.config.load import load
+from postroom.net.clock import read_now
+from postroom.spool.engine import open_shard
+from postroom.testing.spool import Letters
+
+LATER_US = 4_000_000_000_000_000
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "postroom.toml"
+    path.write_text(
+        'hostname = "gonzo.test"\n'
+        'run_directory = "run"\n'
+        "[spool]\n"
+        'directory = "spool"\n'
+        'reserve_octets = "0B"\n'
+        "reserve_inodes = 0\n"
+    )
+    return path
+
+
+def fill(config: Path) -> list[str]:
+    async def work() -> list[str]:
+        settings = load(str(config)).spool
+        shard = await open_shard(settings.directory, 0, settings, clock=read_now)
+        letters = Letters(shard)
+        ids: list[str] = []
+        for recipients in (["joe@whizzer.test"], ["a@b.test", "c@d.test"], ["betty"]):
+            waiting = [
+                msgspec.structs.replace(letters.recipient(each), due_us=LATER_US)
+                for each in recipients
+            ]
+            sender = f'"[bold]{len(ids)}"@gonzo.test'
+            letter = letters.letter(*waiting, sender=sender)
+            ids.append(letter.queue_id)
+            await shard.accept(letter)
+        await shard.aclose()
+        return ids
+
+    return asyncio.run(work())
+
+
+def call(config: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, [*words, "--config", str(config)])
+
+
+def test_version_and_help() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+    shown = CliRunner().invoke(main, ["-h"]).output
+    for command in ("serve", "check", "queue", "user", "explain"):
+        assert command in shown
+
+
+def test_list_as_table_json_and_mailq(config: Path) -> None:
+    ids = fill(config)
+    table = call(config, "queue", "list")
+    assert table.exit_code == 0, table.output
+    assert all(each in table.output for each in ids)
+    assert '"[bold]0"@gonzo.test' in table.output  # no markup from a peer
+    assert "a@b.test and 1 more" in table.output
+    as_json = call(config, "queue", "list", "--json")
+    assert [json.loads(line)["queue_id"] for line in as_json.stdout.splitlines()] == ids
+    mailq = call(config, "queue", "list", "--mailq")
+    assert mailq.output.splitlines()[-1] == "\t\tTotal requests: 3"
+
+
+def test_list_can_be_narrowed_and_is_limited(config: Path) -> None:
+    ids = fill(config)
+    one = call(config, "queue", "list", "--json", "--domain", "d.test")
+    assert [json.loads(line)["queue_id"] for line in one.stdout.splitlines()] == ids[
+        1:2
+    ]
+    few = call(config, "queue", "list", "--limit", "2")
+    assert "more than 2" in few.stderr
+    assert ids[2] not in few.stdout
+    none = call(config, "queue", "list", "--older", "2h")
+    assert none.output == "no messages\n"
+
+
+def test_empty_queue(config: Path) -> None:
+    assert call(config, "queue", "list").output == "no messages\n"
+    assert "messages" not in call(config, "queue", "stat").output
+
+
+def test_show(config: Path) -> None:
+    ids = fill(config)
+    shown = call(config, "queue", "show", ids[1])
+    assert "c@d.test" in shown.output
+    assert "MX of b.test" in shown.output
+    missing = call(config, "queue", "show", ids[1][:-1] + "0")
+    assert missing.exit_code == 1
+    assert "there is no message" in missing.output
+    assert (
+        json.loads(call(config, "queue", "show", "--json", ids[0]).stdout)["shard"] == 0
+    )
+
+
+def test_retry_and_remove(config: Path) -> None:
+    ids = fill(config)
+    assert (
+        call(config, "queue", "retry", ids[0], ids[1]).output == "2 messages made due\n"
+    )
+    removed = call(config, "queue", "remove", "--recipient", "betty")
+    assert removed.stdout.split() == [ids[2]]
+    assert removed.stderr == "1 message removed\n"
+    counts = json.loads(call(config, "queue", "stat", "--json").stdout)
+    assert counts["messages"] == 2
+    assert call(config, "queue", "remove", "--all").stderr == "2 messages removed\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["queue", "remove"], "or say --all"),
+        (["queue", "retry"], "or say --all"),
+        (["queue", "remove", "--all", "--sender", "x"], "or say --all"),
+        (["queue", "show", "nonsense"], "no queue id"),
+        (["queue", "list", "--older", "soon"], "no duration"),
+        (["queue", "list", "--larger", "big"], "no size"),
+    ],
+)
+def test_misuse_changes_nothing(config: Path, words: list[str], reason: str) -> None:
+    ids = fill(config)
+    wrong = call(config, *words)
+    assert wrong.exit_code == 2
+    assert reason in wrong.output
+    assert len(call(config, "queue", "list", "--json").stdout.splitlines()) == len(ids)
+
+
+@pytest.mark.parametrize("words", [["queue", "list"], ["serve"], ["explain", "a@b"]])
+def test_wrong_configuration_is_status_78(config: Path, words: list[str]) -> None:
+    config.write_text("hostnam = 1\n")
+    wrong = call(config, *words)
+    assert wrong.exit_code == 78
+    assert "hostname" in wrong.output
+
+
+def test_explain_wants_an_address(config: Path) -> None:
+    wrong = call(config, "explain", "a b@c")
+    assert wrong.exit_code == 64
