@@ -37,14 +37,16 @@ _DROPPED = frozenset(
 class Author(msgspec.Struct, frozen=True):
     """Who submits the letter, and what is needed to say so.
 
-    ``address`` is the envelope sender; ``full_name`` may be empty; ``warning`` is the
-    text of an ``X-Authentication-Warning``, empty for none.
+    ``address`` is the envelope sender. ``full_name`` was given for this letter;
+    ``account_name`` is known of the user, and counts least; both may be empty.
+    ``warning`` is the text of an ``X-Authentication-Warning``, empty for none.
     """
 
     address: Address
     full_name: str
     domain: str
     warning: str = ""
+    account_name: str = ""
 
 
 def complete_header(
@@ -60,7 +62,8 @@ def complete_header(
     """
     given = list(fields(header))
     keys = {field.key for field in given}
-    name = author.full_name or _text(find(header, "Full-Name") or b"")
+    field_name = _text(find(header, "Full-Name") or b"")
+    name = author.full_name or field_name or author.account_name
     is_resent = any(key.startswith("resent-") for key in keys)
     made = [
         ("Date", date),

@@ -146,12 +146,12 @@ class Letter:
                     f"{desk.domain}: {person.login} set sender to {shown} using -f"
                 )
         name = person.full_name if address == own else ""
-        return Author(address, invocation.full_name or name, desk.domain, warning)
+        return Author(address, invocation.full_name, desk.domain, warning, name)
 
     def _listed(self, found: AddressList) -> dict[Address, str]:
         """Return the addresses, each once, with the text they were given as."""
         if found.problem:
-            raise UsageError(f"Cannot read the recipients: {found.problem}", EX_DATAERR)
+            raise UsageError(f"Cannot read the recipients: {found.problem}")
         named: dict[Address, str] = {}
         for mailbox in found.mailboxes:
             address = parse_mailbox(mailbox, self._desk.domain)

@@ -18,12 +18,10 @@ from postroom.services.frames import Caller, FrameError
 from postroom.services.letter import Desk, Letter
 from postroom.services.people import People, Person
 from postroom.services.submission import (
-    EX_DATAERR,
     EX_NOPERM,
     EX_OK,
     EX_SOFTWARE,
     EX_TEMPFAIL,
-    EX_USAGE,
     Invocation,
     Mode,
     UsageError,
@@ -112,9 +110,9 @@ class PickupService:
     async def _verify(self, invocation: Invocation, caller: Caller) -> int:
         found = parse_address_list(", ".join(invocation.recipients))
         if found.problem:
-            raise UsageError(f"Cannot read the addresses: {found.problem}", EX_DATAERR)
+            raise UsageError(f"Cannot read the addresses: {found.problem}")
         if not found.mailboxes:
-            raise UsageError("Recipient names must be specified", EX_USAGE)
+            raise UsageError("Recipient names must be specified")
         exit_code = EX_OK
         for mailbox in found.mailboxes:
             address = parse_mailbox(mailbox, self.desk.domain)

@@ -118,11 +118,11 @@ def parse_sender(text: str, domain: str) -> Address:
     if text in ("", "<>"):
         return NULL_SENDER  # RFC 5321 §4.5.5
     if not text.isprintable():
-        raise UsageError(f"{_shown(text)}... Invalid octets", EX_DATAERR)
+        raise UsageError(f"{_shown(text)}... Invalid octets")
     parsed = parse_address_list(text)
     if parsed.problem or len(parsed.mailboxes) != 1:
         problem = parsed.problem or "not one address"
-        raise UsageError(f"{_shown(text)}... {problem}", EX_DATAERR)
+        raise UsageError(f"{_shown(text)}... {problem}")
     return parse_mailbox(parsed.mailboxes[0], domain)
 
 
@@ -133,13 +133,13 @@ def parse_mailbox(mailbox: Mailbox, domain: str) -> Address:
         UsageError: it is no address; the text begins with it, as sendmail's do.
     """
     if not mailbox.text:
-        raise UsageError("<>... User address required", EX_DATAERR)
+        raise UsageError("<>... User address required")
     if not mailbox.text.isprintable():
-        raise UsageError(f"{_shown(mailbox.text)}... Invalid octets", EX_DATAERR)
+        raise UsageError(f"{_shown(mailbox.text)}... Invalid octets")
     try:
         address = Address.from_text(mailbox.text)
     except AddressError as error:
-        raise UsageError(f"{_shown(mailbox.text)}... {error}", EX_DATAERR) from None
+        raise UsageError(f"{_shown(mailbox.text)}... {error}") from None
     return address if address.domain else Address(address.local, domain)
 
 

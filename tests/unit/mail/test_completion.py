@@ -82,10 +82,11 @@ def test_changed(case: tuple[bytes, bytes]) -> None:
 
 
 def test_full_name_field_names_the_author() -> None:
-    nameless = Author(Address("betty", "gonzo.test"), "", "gonzo.test")
+    nameless = Author(Address("betty", "gonzo.test"), "", "gonzo.test", "", "B. Boop")
     made = completed(b"Full-Name: Betty The Great\r\n", nameless)
     assert b"From: Betty The Great <betty@gonzo.test>\r\n" in made
     assert b"Full-Name" not in made
+    assert b'From: "B. Boop" <betty@gonzo.test>\r\n' in completed(b"", nameless)
 
 
 def test_resent() -> None:

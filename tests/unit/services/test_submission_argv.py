@@ -165,7 +165,7 @@ def test_sender(text: str, address: Address) -> None:
 def test_no_sender(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_sender(text, "gonzo.test")
-    assert caught.value.exit_code == 65
+    assert caught.value.exit_code == 64
     assert str(caught.value).isprintable()
 
 
