@@ -67,6 +67,7 @@ class Disk:
         self.files = RecordingFiles(self)
         self.name = name
         self._fail_at = -1
+        self._fail_kind: Kind | None = None
         self._fault = Fault.IO
         self._faults = 0
         self._vfs = _RecordingVfs(name, self)
@@ -80,6 +81,10 @@ class Disk:
         """Let operation number ``index`` fail, if it is a write or a sync."""
         self._fail_at, self._fault = index, fault
 
+    def fail_next(self, kind: Kind, fault: Fault) -> None:
+        """Let the next operation of a kind fail."""
+        self._fail_kind, self._fault = kind, fault
+
     def close(self) -> None:
         """Take the VFS away; files opened through it must be closed."""
         self._vfs.unregister()
@@ -91,9 +96,9 @@ class Disk:
             OSError: it is the one chosen to fail; it must not be done.
         """
         index = len(self.operations)
-        if index == self._fail_at:
+        if index == self._fail_at or operation.kind is self._fail_kind:
             self._faults += 1
-            self._fail_at = -1
+            self._fail_at, self._fail_kind = -1, None
             if operation.kind is Kind.SYNC:
                 # The kernel counts the pages as clean now; no later sync writes them.
                 self.operations.append(Operation(Kind.DROP, operation.path))

@@ -24,6 +24,9 @@ from postroom.spool.spool import NewMessage, NewRecipient
 QUICK = SpoolSettings(reserve_octets=Size(0), reserve_inodes=0)
 """Settings for tests: no reserve, so that a small disk will do."""
 
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+"""A directory in memory, so that tests do not wait for disks; None without one."""
+
 
 @asynccontextmanager
 async def temporary_shard(
@@ -33,12 +36,8 @@ async def temporary_shard(
     clock: Callable[[], Now] = read_now,
     emit: Emit | None = None,
 ) -> AsyncIterator[Shard]:
-    """Lend an open shard, by default of a new spool that goes afterwards.
-
-    ``/dev/shm`` holds it where there is one, so that tests do not wait for disks.
-    """
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="spool-", dir=memory) as made:
+    """Lend an open shard, by default of a new spool in memory that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="spool-", dir=MEMORY) as made:
         shard = await open_shard(directory or made, 0, settings, clock=clock, emit=emit)
         try:
             yield shard
