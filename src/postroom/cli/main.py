@@ -17,6 +17,7 @@ from postroom import __version__
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
 from postroom.cli.queue import config_option, load_or_fail, queue
 from postroom.cli.user import user
+from postroom.config.check import run_check
 from postroom.config.settings import Config
 from postroom.mail.address import Address, AddressError
 from postroom.supervise.identity import (
@@ -62,6 +63,25 @@ def serve(path: str) -> None:
     become(run_as)
     command = [sys.executable, "-m", "postroom.app", "--single", "--config", path]
     os.execv(sys.executable, command)  # noqa: S606 - our own program
+
+
+@main.command()
+@config_option
+@click.option("--quiet", is_flag=True, help="Only what is wrong or unsafe.")
+def check(path: str, quiet: bool) -> None:
+    """Check the configuration and print the whole that is in force.
+
+    Ends with 0 if the server can work with it, else with 78.
+    """
+    report = run_check(path)
+    if not quiet:
+        click.echo(report.effective_toml, nl=False)
+    for text in report.warnings:
+        click.echo(f"warning: {text}", err=True)
+    for text in report.problems:
+        click.echo(f"problem: {text}", err=True)
+    if not report.ok:
+        sys.exit(EX_CONFIG)
 
 
 @main.command()

@@ -151,3 +151,17 @@ def test_wrong_configuration_is_status_78(config: Path, words: list[str]) -> Non
 def test_explain_wants_an_address(config: Path) -> None:
     wrong = call(config, "explain", "a b@c")
     assert wrong.exit_code == 64
+
+
+def test_check_prints_what_is_in_force_and_what_is_unsafe(config: Path) -> None:
+    checked = call(config, "check")
+    assert 'hostname = "gonzo.test"' in checked.stdout
+    assert all(
+        line.startswith(("warning: ", "problem: "))
+        for line in checked.stderr.splitlines()
+    )
+    assert call(config, "check", "--quiet").stdout == ""
+    config.write_text("hostnam = 1\n")
+    wrong = call(config, "check")
+    assert wrong.exit_code == 78
+    assert "hostname" in wrong.stderr
