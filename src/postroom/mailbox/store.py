@@ -113,6 +113,7 @@ class Store(Protocol):
 
 
 _STATUS = {
+    errno.EAGAIN: "4.2.0",
     errno.ENOSPC: "4.3.1",
     errno.EDQUOT: "4.2.2",
     errno.EFBIG: "4.2.2",
