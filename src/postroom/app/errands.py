@@ -160,7 +160,8 @@ class Office:
         self, caller: Caller, arguments: msgspec.Raw
     ) -> AsyncIterator[str]:
         try:
-            address = Address.from_text(msgspec.json.decode(arguments, type=str))
+            asked = msgspec.json.decode(arguments, type=dict[str, str])
+            address = Address.from_text(asked.get("address", ""))
         except (AddressError, msgspec.MsgspecError) as error:
             raise ControlError(f"no address: {error}") from error
         for line in await explain_address(self._built(), address):
