@@ -1,5 +1,8 @@
 """The arguments of sendmail, as programs really give them."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from postroom.cli import drop
@@ -202,3 +205,19 @@ def test_the_courier_sees_the_same_mode_and_recipients(
     assert tuple(recipients) == expected.recipients
     assert ("t" in options) == expected.from_header
     assert ("v" in options) == expected.verbose
+
+
+def test_every_flag_is_described() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "sendmail.md").read_text()
+    letters = (
+        submission._WITH_VALUE
+        | submission._WITH_ATTACHED_VALUE
+        | submission._WITHOUT_VALUE
+    )
+    for letter in sorted(letters - {"b"}):
+        assert re.search(rf"`-{letter}(?![a-z]{{2}})", text), letter
+    for letter in submission._MODES_ELSEWHERE:
+        assert f"`-b{letter}`" in text
+    for mode in Mode:
+        if mode is not Mode.RUN_QUEUE:
+            assert f"`-b{mode.value}`" in text
