@@ -20,9 +20,13 @@ def open_folder(place: Place, depth: int | None = None, *, create: bool) -> int:
     Raises:
         OSError: it is missing (and not to be made), a link, or out of reach.
     """
-    if create:
+    try:
+        handle = os.open(place.root, _DIRECTORY)
+    except FileNotFoundError:
+        if not create:
+            raise
         os.makedirs(place.root, MODE_DIRECTORY, exist_ok=True)
-    handle = os.open(place.root, _DIRECTORY)
+        handle = os.open(place.root, _DIRECTORY)
     for part in place.parts[:depth]:
         try:
             below = enter(handle, part, create=create)
