@@ -58,7 +58,8 @@ def check_name(name: str) -> str:
     lowered = name.lower()
     if len(lowered) > NAME_LENGTH_MAX:
         raise ValueError(f"a user's name has at most {NAME_LENGTH_MAX} characters")
-    if not _NAME.fullmatch(lowered) or ".." in lowered:
+    # Not after lower(): some letters outside ASCII have ASCII small letters.
+    if not (name.isascii() and _NAME.fullmatch(lowered)) or ".." in lowered:
         raise ValueError(
             f"{name!r} is no user's name: use letters a-z, digits, and . _ - within"
         )

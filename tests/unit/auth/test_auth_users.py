@@ -1,0 +1,350 @@
+"""The users file: several credentials, atomic changes, and who may log in."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from postroom.auth.credentials import (
+    Credential,
+    check_password,
+    make_argon2,
+    make_credentials,
+)
+from postroom.auth.file import (
+    User,
+    UsersError,
+    add_user,
+    change_user,
+    check_name,
+    read_users,
+    remove_user,
+)
+from postroom.auth.scram import derive
+from postroom.auth.settings import AuthSettings
+from postroom.auth.users import Users
+from postroom.mail.units import Duration, Size
+
+CHEAP = AuthSettings(argon2_memory=Size(8192), argon2_passes=1, scram_iterations=4096)
+HASH = make_argon2(b"right", CHEAP)
+OTHER_HASH = make_argon2(b"other", CHEAP)
+VERIFIER = Credential("SCRAM-SHA-256", derive(b"right", b"s" * 16, 4096).to_text())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "users")
+
+
+def in_force(path: str, *domains: str) -> Users:
+    users = Users(path, CHEAP, domains)
+    assert users.refresh() is None
+    return users
+
+
+# Credentials
+
+
+def test_a_new_password_has_a_hash_and_a_verifier() -> None:
+    made = make_credentials(b"right", CHEAP)
+    assert [one.scheme for one in made] == ["argon2id", "SCRAM-SHA-256"]
+    for one in made:
+        assert Credential.from_text(one.to_text()) == one
+        assert one.matches(b"right")
+        assert not one.matches(b"wrong")
+    assert make_credentials(b"right", CHEAP) != made
+
+
+def test_the_verifier_can_be_left_out() -> None:
+    made = make_credentials(b"right", AuthSettings(scram=False))
+    assert [one.scheme for one in made] == ["argon2id"]
+
+
+def test_the_default_costs() -> None:
+    (one,) = make_credentials(b"right", AuthSettings(scram=False))
+    assert one.to_text().startswith("argon2id$v=19$m=19456,t=2,p=1$")
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        (b"", "is empty"),
+        (b"x" * 1025, "longer than 1024"),
+        (b"a\r\nb", "control character"),
+        (b"a\0b", "control character"),
+    ],
+)
+def test_passwords_that_cannot_be(password: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        check_password(password)
+
+
+BAD_CREDENTIALS = {
+    "no scheme": ("plain", 'unknown scheme "plain"'),
+    "another scheme": ("plain$secret", 'unknown scheme "plain"'),
+    "argon2i": ("argon2i$v=19$m=8,t=1,p=1$AAAA$AAAA", "unknown scheme"),
+    "torn": ("argon2id$v=19$m=8", "malformed"),
+    "no number": ("argon2id$v=19$m=x,t=1,p=1$AAAA$AAAA", "malformed"),
+    "another version": ("argon2id$v=16$m=8,t=1,p=1$AAAA$AAAA", "malformed"),
+    "all memory": ("argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA", "costs too much"),
+    "for ever": ("argon2id$v=19$m=8,t=9999,p=1$AAAA$AAAA", "costs too much"),
+    "no verifier": ("SCRAM-SHA-256$4096:x", "no SCRAM verifier"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CREDENTIALS)
+def test_credentials_that_cannot_be(name: str) -> None:
+    text, reason = BAD_CREDENTIALS[name]
+    with pytest.raises(ValueError, match=reason):
+        Credential.from_text(text)
+
+
+def test_a_hash_that_is_no_base64_matches_nothing() -> None:
+    odd = Credential.from_text("argon2id$v=19$m=8,t=1,p=1$!!!!$!!!!")
+    assert not odd.matches(b"right")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scram_iterations": 4095},
+        {"argon2_passes": 0},
+        {"argon2_memory": Size(1)},
+        {"argon2_lanes": 0},
+        {"waiting_max": -1},
+    ],
+)
+def test_settings_that_cannot_be(values: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"below|must be"):
+        AuthSettings(**values)  # type: ignore[arg-type]
+
+
+# The file
+
+
+@pytest.mark.parametrize("name", ["joe", "JOE", "joe.doe", "j-o_e", "0", "a1"])
+def test_names(name: str) -> None:
+    assert check_name(name) == name.lower()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".joe",
+        "joe.",
+        "a..b",
+        "a/b",
+        "../joe",
+        "a b",
+        "a+b",
+        "a@b",
+        "é",
+        "#x",
+        "a\n",
+        "a\0",
+        "-joe",
+        "x" * 65,
+        "\u212a",
+    ],
+)
+def test_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(ValueError, match=r"is no user's name|at most 64"):
+        check_name(name)
+
+
+def test_adding_changing_removing(path: str) -> None:
+    add_user(path, User("joe", (HASH,)))
+    add_user(path, User("betty"))
+    assert read_users(path) == {"joe": User("joe", (HASH,)), "betty": User("betty")}
+    change_user(path, User("betty", (OTHER_HASH, VERIFIER)))
+    assert read_users(path)["betty"].credentials == (OTHER_HASH, VERIFIER)
+    remove_user(path, "joe")
+    assert list(read_users(path)) == ["betty"]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_what_people_wrote_survives(path: str) -> None:
+    Path(path).write_text(
+        "# Sales\n\nsales\n  # People\nJoe   " + HASH.to_text() + "\n"
+    )
+    change_user(path, User("joe", (OTHER_HASH,)))
+    add_user(path, User("betty"))
+    assert Path(path).read_text() == (
+        f"# Sales\n\nsales\n  # People\njoe {OTHER_HASH.to_text()}\nbetty\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: add_user(path, User("joe")), 'there is a user "joe" already'),
+        (lambda path: change_user(path, User("x")), 'there is no user "x"'),
+        (lambda path: remove_user(path, "x"), 'there is no user "x"'),
+    ],
+)
+def test_changes_that_cannot_be(change: object, reason: str, path: str) -> None:
+    add_user(path, User("joe"))
+    before = Path(path).read_bytes()
+    with pytest.raises(UsersError, match=reason):
+        change(path)  # type: ignore[operator]
+    assert Path(path).read_bytes() == before
+    assert sorted(os.listdir(Path(path).parent)) == ["users", "users.lock"]
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsersError, match="cannot be changed: No such file"):
+        add_user(str(tmp_path / "none" / "users"), User("joe"))
+
+
+def test_a_failed_write_leaves_the_old_file(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_user(path, User("joe"))
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsersError, match="No space left"):
+        add_user(path, User("betty"))
+    assert list(read_users(path)) == ["joe"]
+    assert sorted(os.listdir(Path(path).parent)) == ["users", "users.lock"]
+
+
+def test_changes_at_the_same_time_are_all_made(path: str) -> None:
+    names = [f"user{n}" for n in range(20)]
+    threads = [
+        threading.Thread(target=add_user, args=(path, User(name))) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(read_users(path)) == sorted(names)
+
+
+BAD_FILES = {
+    "a name": (b"joe\n../x\n", 2, "is no user's name"),
+    "twice": (b"joe\n# x\nJOE\n", 3, "is there twice"),
+    "a credential": (b"joe secret\n", 1, "unknown scheme"),
+    "too many": (b"joe " + b" ".join([HASH.to_text().encode()] * 9), 1, "more than 8"),
+    "no text": (b"joe\n\xff\n", 2, "is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_files_that_cannot_be(name: str, path: str) -> None:
+    data, line, reason = BAD_FILES[name]
+    Path(path).write_bytes(data)
+    with pytest.raises(UsersError, match=reason) as caught:
+        read_users(path)
+    assert caught.value.line == line
+    with pytest.raises(UsersError, match=reason):
+        add_user(path, User("new"))
+    assert Path(path).read_bytes() == data
+
+
+# In force
+
+
+def test_who_exists(path: str) -> None:
+    add_user(path, User("joe"))
+    users = in_force(path)
+    assert users.exists("joe")
+    assert users.exists("JOE")
+    assert not users.exists("joe+detail")
+    assert users.names() == ("joe",)
+
+
+def test_passwords(path: str) -> None:
+    add_user(path, User("joe", (OTHER_HASH, HASH)))
+    add_user(path, User("scram", (VERIFIER,)))
+    add_user(path, User("sales"))
+    users = in_force(path, "whizzer.test")
+    assert users.verify("joe", b"right")
+    assert users.verify("JOE@Whizzer.TEST", b"other")
+    assert users.verify("scram", b"right")
+    for login, password in (
+        ("joe", b"wrong"),
+        ("joe", b""),
+        ("joe@gonzo.test", b"right"),
+        ("scram", b"wrong"),
+        ("sales", b""),
+        ("nobody", b"right"),
+        ("", b"right"),
+    ):
+        assert users.verify(login, password) is None, login
+
+
+def test_who_does_not_exist_costs_the_same(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_user(path, User("joe", (HASH, OTHER_HASH)))
+    add_user(path, User("betty", (HASH,)))
+    add_user(path, User("sales"))
+    users = in_force(path)
+    counted: list[str] = []
+    matches = Credential.matches
+
+    def count(credential: Credential, password: bytes) -> bool:
+        counted.append(credential.scheme)
+        return matches(credential, password)
+
+    monkeypatch.setattr(Credential, "matches", count)
+    for login in ("joe", "betty", "sales", "nobody"):
+        counted.clear()
+        assert users.verify(login, b"wrong") is None
+        assert counted == ["argon2id"] * 2, login
+
+
+def test_a_changed_file_comes_into_force(path: str) -> None:
+    add_user(path, User("joe", (HASH,)))
+    users = in_force(path)
+    change_user(path, User("joe", (OTHER_HASH,)))
+    add_user(path, User("betty"))
+    assert not users.exists("betty")
+    assert users.refresh() is None
+    assert users.exists("betty")
+    assert users.verify("joe", b"other")
+
+
+def test_a_broken_file_leaves_the_old_users_and_is_told_once(path: str) -> None:
+    add_user(path, User("joe"))
+    users = in_force(path)
+    Path(path).write_text("joe\njoe\n")
+    problem = users.refresh()
+    assert problem is not None
+    assert problem.line == 2
+    assert users.refresh() is None
+    assert users.exists("joe")
+    os.unlink(path)
+    assert "No such file" in str(users.refresh())
+    assert users.refresh() is None
+    assert users.exists("joe")
+    add_user(path, User("betty"))
+    assert users.refresh() is None
+    assert users.names() == ("betty",)
+
+
+def test_how_old_the_last_look_is(path: str) -> None:
+    users = Users(path, CHEAP)
+    assert users.is_older_than(Duration.from_text("1h"))
+    users.refresh()
+    assert not users.is_older_than(Duration.from_text("1h"))
+    assert users.is_older_than(Duration(0))
+
+
+def test_verifiers_for_scram(path: str) -> None:
+    add_user(path, User("joe", (HASH, VERIFIER)))
+    add_user(path, User("betty", (HASH,)))
+    users = in_force(path)
+    assert users.scram_verifier("Joe").matches(b"right")
+    for login in ("betty", "nobody"):
+        one = users.scram_verifier(login)
+        assert one == users.scram_verifier(login)
+        assert not one.matches(b"right")
