@@ -1,13 +1,11 @@
 """The SMTP agent against hosts of every temper, on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from postroom.agents.lmtp import lmtp_agent
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp import Links, SmtpAgent
 from postroom.dns.answer import DnsFailed
@@ -22,131 +20,10 @@ from postroom.mail.outcome import Attempt, Deferred, Delivered, Failed, Outcome
 from postroom.mail.route import Route
 from postroom.mail.units import Duration
 from postroom.testing.resolver import FakeResolver
+from postroom.testing.scripted_host import WILLING, running
+from postroom.testing.scripted_host import ScriptedHost as Host
 
 NOW = Now(1_795_361_711_000_000, 0)
-HELLO = b"250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 5000\r\n"
-Say = Callable[[bytes], bytes | None]
-
-
-class Host:
-    """A server that says what the test wants.
-
-    As an answer ``None`` hangs up, and ``b""`` hangs until ``released``.
-    ``answers`` maps a verb to its reply, or to a list of replies for the first,
-    second, ... time; ``.`` is the end of the content, ``@`` the greeting.
-    """
-
-    def __init__(self, answers: dict[str, Any] | None = None, *, lmtp: bool = False):
-        self.answers: dict[str, Any] = {
-            "@": b"220 mx ESMTP\r\n",
-            "EHLO": HELLO,
-            "LHLO": HELLO,
-            "HELO": b"250 mx\r\n",
-            "MAIL": b"250 2.1.0 Ok\r\n",
-            "RCPT": b"250 2.1.5 Ok\r\n",
-            "DATA": b"354 go\r\n",
-            ".": b"250 2.0.0 Ok: queued as 7\r\n",
-            "RSET": b"250 2.0.0 Ok\r\n",
-            "QUIT": b"221 2.0.0 Bye\r\n",
-        } | (answers or {})
-        self.lmtp = lmtp
-        self.connections = 0
-        self.lines: list[str] = []
-        self.reads: list[bytes] = []
-        self.messages: list[bytes] = []
-        self.port = 0
-        self.released = asyncio.Event()
-        self.hanging = asyncio.Event()
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def answer(self, verb: str) -> bytes | None:
-        found = self.answers.get(verb, b"500 5.5.1 what?\r\n")
-        if isinstance(found, list):
-            found = found.pop(0) if len(found) > 1 else found[0]
-        return found if found is None else bytes(found)
-
-    async def serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.connections += 1
-        self._writers.add(writer)
-        try:
-            await self._talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    async def _talk(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        buffer = b""
-        in_content = has_mail = False
-        recipients = 0
-        verb = "@"
-        reply = self.answer(verb)
-        while reply is not None:
-            if not reply:
-                self.hanging.set()
-                await self.released.wait()
-                reply = self.answer(verb) or b""
-            writer.write(reply)
-            end = b"\r\n.\r\n" if in_content else b"\r\n"
-            while end not in buffer:
-                data = await reader.read(65536)
-                if not data:
-                    return
-                self.reads.append(data)
-                buffer += data
-            line, _, buffer = buffer.partition(end)
-            if in_content:
-                self.messages.append(line + b"\r\n")
-                in_content = has_mail = False
-                times = recipients if self.lmtp else 1
-                recipients = 0
-                parts = [self.answer(".") for _ in range(times)]
-                reply = None if None in parts else b"".join(p or b"" for p in parts)
-                continue
-            self.lines.append(line.decode())
-            verb = line.split(b" ")[0].decode().upper()
-            if (verb == "RCPT" and not has_mail) or (verb == "DATA" and not recipients):
-                reply = b"503 5.5.1 Bad sequence\r\n"
-                continue
-            reply = self.answer(verb)
-            accepted = bool(reply) and str(reply)[2] in "23"
-            if verb == "MAIL":
-                has_mail = accepted
-            elif verb == "RSET":
-                has_mail, recipients = False, 0
-            elif verb == "RCPT":
-                recipients += accepted
-            elif verb == "DATA":
-                in_content = accepted
-            elif verb == "QUIT":
-                writer.write(reply or b"")
-                return
-
-    def drop_all(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-
-@asynccontextmanager
-async def running(*hosts: Host) -> AsyncIterator[Sequence[Host]]:
-    servers = []
-    port = 0
-    for i, host in enumerate(hosts):
-        server = await asyncio.start_server(host.serve, f"127.0.0.{i + 2}", port)
-        host.port = port = server.sockets[0].getsockname()[1]
-        servers.append(server)
-    try:
-        yield hosts
-    finally:
-        for server, host in zip(servers, hosts, strict=True):
-            server.close()
-            host.drop_all()
-            host.released.set()
-        await asyncio.sleep(0)
 
 
 def agent_for(
@@ -323,7 +200,7 @@ async def test_each_recipient_has_its_own_outcome() -> None:
 async def test_refusals_at_each_step_are_the_messages_fate(
     step: str, reply: bytes, expected: type[Outcome]
 ) -> None:
-    host = Host({step: [reply, Host().answers[step]]})
+    host = Host({step: [reply, WILLING[step]]})
     async with running(host):
         agent = agent_for(host.port)
         (first,) = await agent.deliver(attempt())
@@ -377,7 +254,8 @@ async def test_a_message_over_the_hosts_size_is_not_sent() -> None:
 
 
 async def test_nobody_listens() -> None:
-    async with running(Host()) as (host,):
+    host = Host()
+    async with running(host):
         port = host.port
     agent = agent_for(port)
     (outcome,) = await agent.deliver(attempt())
@@ -639,7 +517,7 @@ async def test_connections_are_counted_over_all_workers() -> None:
         assert counters.count(key) == 0
 
 
-# -- sendmail -v and LMTP --------------------------------------------------------------
+# -- sendmail -v --------------------------------------------------------------
 
 
 async def narrated(host: Host, zone: dict[str, Any] | None = None) -> list[str]:
@@ -689,34 +567,3 @@ async def test_failures_are_narrated_too() -> None:
     assert lines == [
         "joe@whizzer.test... Host unknown (Name server: whizzer.test: host not found)"
     ]
-
-
-async def test_lmtp_answers_for_each_recipient() -> None:
-    host = Host(
-        {".": [b"250 2.0.0 Saved\r\n", b"552 5.2.2 Mailbox full\r\n"]}, lmtp=True
-    )
-    async with running(host):
-        agent = lmtp_agent(SmtpAgentSettings(), FakeResolver(), "gonzo.test")
-        hop = f"[127.0.0.2]:{host.port}"
-        outcomes = await agent.deliver(attempt("a", "b", hop=hop))
-        await agent.aclose()
-    assert host.lines[0] == "LHLO gonzo.test"
-    assert isinstance(outcomes[0], Delivered)
-    assert not outcomes[0].relayed
-    assert isinstance(outcomes[1], Failed)
-    assert outcomes[1].status == "5.2.2"
-
-
-async def test_lmtp_by_socket(tmp_path: Any) -> None:
-    host = Host(lmtp=True)
-    path = str(tmp_path / "lmtp")
-    server = await asyncio.start_unix_server(host.serve, path)
-    agent = lmtp_agent(SmtpAgentSettings(), FakeResolver(), "gonzo.test")
-    (outcome,) = await agent.deliver(attempt(hop=f"unix:{path}"))
-    (lost,) = await agent.deliver(attempt(hop=f"unix:{path}.not"))
-    await agent.aclose()
-    server.close()
-    assert isinstance(outcome, Delivered)
-    assert outcome.peer == path
-    assert isinstance(lost, Deferred)
-    assert lost.hop_failed
