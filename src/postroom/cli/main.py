@@ -5,7 +5,6 @@ again, 77 no permission, 78 configuration.
 """
 
 import asyncio
-import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,22 +14,16 @@ import click
 
 from postroom import __version__
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
+from postroom.admin.link import Job
 from postroom.cli.queue import config_option, load_or_fail, queue
 from postroom.cli.user import user
 from postroom.config.check import run_check
 from postroom.config.settings import Config
 from postroom.mail.address import Address, AddressError
-from postroom.supervise.identity import (
-    IdentityError,
-    become,
-    choose_identity,
-    raise_file_limit,
-)
-from postroom.supervise.plan import PLAN_ERRORS, load_plan
+from postroom.supervise.plan import load_plan
 from postroom.supervise.serve import serve as serve_forever
 
 EX_USAGE = 64
-EX_NOPERM = 77
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
 
@@ -48,21 +41,13 @@ def serve(path: str) -> None:
 
     HUP reads the configuration anew, USR1 the log file.
     """
-    try:
-        plan = load_plan(path)
-    except PLAN_ERRORS as error:
-        _fail(str(error), EX_CONFIG)
-    if plan.workers:
-        sys.exit(serve_forever(lambda: load_plan(path)))
-    try:
-        run_as = choose_identity(plan.process, os.geteuid())
-    except IdentityError as error:
-        _fail(str(error), EX_NOPERM)
-    os.umask(0o077)
-    raise_file_limit()
-    become(run_as)
-    command = [sys.executable, "-m", "postroom.app", "--single", "--config", path]
-    os.execv(sys.executable, command)  # noqa: S606 - our own program
+    sys.exit(serve_forever(lambda: load_plan(path), _run_worker))
+
+
+def _run_worker(job: Job) -> int:
+    from postroom.app.worker import run_worker  # only for workers = 0
+
+    return run_worker(job)
 
 
 @main.command()

@@ -15,12 +15,14 @@ from postroom.observe.sinks import open_log
 from postroom.supervise.identity import (
     IdentityError,
     RunAs,
+    become,
     choose_identity,
     make_directory,
     raise_file_limit,
 )
 from postroom.supervise.lock import AlreadyRunning, take_lock
 from postroom.supervise.plan import PLAN_ERRORS, LoadPlan, Plan
+from postroom.supervise.single import RunWorker, run_single
 from postroom.supervise.sockets import BindError, bind_all
 from postroom.supervise.supervisor import Supervisor
 
@@ -33,8 +35,16 @@ EX_NOPERM = 77
 EX_CONFIG = 78
 
 
-def serve(load: LoadPlan, command: tuple[str, ...] = WORKER_COMMAND) -> int:
-    """Run a server in the foreground until TERM or INT; returns the exit status."""
+def serve(
+    load: LoadPlan, run_worker: RunWorker, command: tuple[str, ...] = WORKER_COMMAND
+) -> int:
+    """Run a server in the foreground until TERM or INT; returns the exit status.
+
+    Args:
+        load: reads the configuration.
+        run_worker: runs a worker in this process, for ``workers = 0``.
+        command: the program of workers, else.
+    """
     os.umask(0o077)
     try:
         plan = load()
@@ -55,30 +65,25 @@ def serve(load: LoadPlan, command: tuple[str, ...] = WORKER_COMMAND) -> int:
     except OSError as error:
         return _refuse(error, EX_CANTCREAT)
     try:
-        return asyncio.run(_run(plan, load, run_as, command, log))
+        sockets = asyncio.run(
+            bind_all(plan.listens, plan.run_directory, plan.process.bind_timeout)
+        )
+        where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
+        log.tell(f"starting: {plan.workers} workers, {where}")
+        try:
+            if plan.workers == 0:
+                become(run_as)
+                return run_single(plan, load, sockets, run_worker, log)
+            supervisor = Supervisor(plan, load, sockets, run_as, command, log)
+            return asyncio.run(supervisor.run())
+        finally:
+            for _, sock in sockets:
+                sock.close()
     except BindError as error:
         return _refuse(error, EX_UNAVAILABLE)
     finally:
         log.close()
         lock.release()
-
-
-async def _run(
-    plan: Plan,
-    load: LoadPlan,
-    run_as: RunAs | None,
-    command: tuple[str, ...],
-    log: "_Log",
-) -> int:
-    patience = plan.process.bind_timeout
-    sockets = await bind_all(plan.listens, plan.run_directory, patience)
-    where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
-    log.tell(f"starting: {plan.workers} workers, {where}")
-    try:
-        return await Supervisor(plan, load, sockets, run_as, command, log).run()
-    finally:
-        for _, sock in sockets:
-            sock.close()
 
 
 class _Log:

@@ -26,7 +26,7 @@ def load():
     if "nonsense" in text:
         raise ValueError("conf: nonsense is no setting")
     return Plan(str(home / "conf"), text, "gonzo.test", str(home / "spool"),
-        str(home / "run"), 3 if "three" in text else 2,
+        str(home / "run"), 3 if "three" in text else 0 if "single" in text else 2,
         (Listen("smtp", "smtp", "127.0.0.1", port),),
         ProcessSettings(heartbeat=Duration(50_000), heartbeat_timeout=Duration(400_000),
             start_timeout=Duration(10_000_000), drain_s_max=1,
@@ -36,7 +36,12 @@ import postroom.supervise.serve as module
 if not sys.argv[4:]:
     # Workers stay who we are, so that they can read this test wherever it lies.
     module.choose_identity = lambda process, euid: None
-sys.exit(serve(load, (sys.executable, fake)))
+def run_here(job):
+    import asyncio
+    sys.path.insert(0, str(Path(fake).parent))
+    import fake_worker
+    return asyncio.run(fake_worker.work(job))
+sys.exit(serve(load, run_here, (sys.executable, fake)))
 """
 
 
@@ -292,3 +297,24 @@ def test_root_without_a_user_is_refused_with_the_remedy(server: Server) -> None:
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 77
     assert "adduser --system" in errors
+
+
+def test_no_workers_is_one_process_that_reloads_and_drains(server: Server) -> None:
+    server.configure("single")
+    process = server.start()
+    until(lambda: up(server))
+    assert server.pids(0) == [process.pid]
+    server.configure("single nonsense")
+    server.signal(signal.SIGHUP)
+    until(lambda: "nonsense is no setting" in server.log())
+    server.configure("two workers now")
+    server.signal(signal.SIGHUP)
+    until(lambda: "only a restart can change the number of workers" in server.log())
+    server.configure("single and better")
+    server.signal(signal.SIGHUP)
+    until(lambda: "0 commit" in server.trace())
+    server.signal(signal.SIGUSR1)
+    until(lambda: "0 reopen" in server.trace())
+    assert server.end() == 0
+    assert server.trace()[-1] == "0 drain"
+    assert "stopped" in server.log()

@@ -1,0 +1,151 @@
+"""``workers = 0``: the one worker runs in the process that was started, for trials.
+
+Two threads play the supervisor's part over the usual link: one gives the orders that
+signals ask for, the other hears the answers. There is nobody to restart the worker.
+"""
+
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from postroom.admin.link import (
+    Cannot,
+    Commit,
+    Drain,
+    Job,
+    ListenFd,
+    Prepare,
+    Prepared,
+    Ready,
+    ReopenLogs,
+    ToWorker,
+    decode_to_supervisor,
+    encode_message,
+)
+from postroom.net.clock import read_now
+from postroom.supervise.plan import (
+    PLAN_ERRORS,
+    Listen,
+    LoadPlan,
+    Plan,
+    changed_in_place,
+)
+from postroom.supervise.supervisor import Log
+
+RunWorker = Callable[[Job], int]
+"""Runs a worker to its end; returns the exit status."""
+
+
+class _Orders:
+    """The supervisor's part of the link."""
+
+    def __init__(
+        self, plan: Plan, load: LoadPlan, log: Log, link: socket.socket
+    ) -> None:
+        self.plan = plan
+        self._load = load
+        self._log = log
+        self._link = link
+        self._generations = count(read_now().utc_us)
+        self._prepared: Plan | None = None
+        # Signal handlers may put into a SimpleQueue; None asks for a reload.
+        self._asked: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
+
+    def next_generation(self) -> int:
+        return next(self._generations)
+
+    def obey(self, number: int, _: object = None) -> None:
+        """Take a signal."""
+        match number:
+            case signal.SIGHUP:
+                self._asked.put(None)
+            case signal.SIGUSR1:
+                self._log.reopen()
+                self._asked.put(ReopenLogs())
+            case _:
+                self._asked.put(Drain())
+
+    def give(self) -> None:
+        """Give orders until the last one (a thread)."""
+        while True:
+            order = self._asked.get() or self._reload()
+            if order is None:
+                continue
+            try:
+                self._link.sendall(encode_message(order))
+            except OSError:
+                return
+            if isinstance(order, Drain):
+                return
+
+    def hear(self) -> None:
+        """Hear the worker until it is gone (a thread)."""
+        with self._link.makefile("rb") as lines:
+            for line in lines:
+                match decode_to_supervisor(line):
+                    case Ready():
+                        self._log.tell("ready")
+                    case Prepared(generation):
+                        self.plan = self._prepared or self.plan
+                        self._asked.put(Commit(generation))
+                        self._log.tell("the new configuration is in force")
+                    case Cannot(_, why):
+                        self._refuse(why)
+                    case _:
+                        pass
+
+    def _reload(self) -> ToWorker | None:
+        try:
+            plan = self._load()
+        except PLAN_ERRORS as error:
+            self._refuse(f"the new configuration is refused: {error}")
+            return None
+        if fixed := changed_in_place(self.plan, plan):
+            self._refuse(f"only a restart can change {', '.join(fixed)}")
+            return None
+        self._prepared = plan
+        return Prepare(self.next_generation(), plan.config_text)
+
+    def _refuse(self, why: str) -> None:
+        self._log.tell(f"{why}; the configuration in force stays", "error")
+
+
+def run_single(
+    plan: Plan,
+    load: LoadPlan,
+    sockets: Sequence[tuple[Listen, socket.socket]],
+    run_worker: RunWorker,
+    log: Log,
+) -> int:
+    """Run the worker here until TERM or INT; returns its exit status."""
+    ours, theirs = socket.socketpair()
+    orders = _Orders(plan, load, log, ours)
+    job = Job(
+        worker=0,
+        workers=1,
+        generation=orders.next_generation(),
+        config_path=plan.config_path,
+        config_text=plan.config_text,
+        listeners=tuple(
+            ListenFd(one.service, one.name, one.address, os.dup(sock.fileno()))
+            for one, sock in sockets
+        ),
+        link_fd=theirs.detach(),
+        heartbeat=plan.process.heartbeat,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, orders.obey)
+    giving = threading.Thread(target=orders.give, name="orders", daemon=True)
+    hearing = threading.Thread(target=orders.hear, name="answers", daemon=True)
+    giving.start()
+    hearing.start()
+    try:
+        return run_worker(job)
+    finally:
+        orders.obey(signal.SIGTERM)  # ends the thread that gives orders
+        ours.close()
+        log.tell("stopped")
