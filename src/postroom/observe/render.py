@@ -99,7 +99,7 @@ def outcome_text(outcome: Outcome) -> str:
     text = _short(outcome.text)
     match outcome:
         case Delivered():
-            return f"Sent ({text})" if text else "Sent"
+            return f"Sent ({text})" if text not in ("", "Sent") else "Sent"
         case Deferred():
             return f"Deferred: {text}" if text else "Deferred"
         case Failed():
@@ -157,11 +157,12 @@ def _queued(event: MessageQueued) -> str:
     origin = event.origin
     local = not origin.client_ip
     sender = event.sender.to_text()
+    name = f", msgid={_short(event.message_id)}" if event.message_id else ""
     where = "" if local else f", proto={origin.protocol}, daemon={origin.listener}"
     login = "" if local or not origin.login else f", authid={_short(origin.login)}"
     return (
         f"{event.queue_id}: from=<{sender}>, size={event.size_octets}, class=0,"
-        f" nrcpts={event.recipients}, msgid={_short(event.message_id)}{where}{login},"
+        f" nrcpts={event.recipients}{name}{where}{login},"
         f" relay={relay_text(origin)}"
     )
 

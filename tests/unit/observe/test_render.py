@@ -36,14 +36,14 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
     ),
     "queued from the null sender": (
         events.MessageQueued(AT, ID, NULL_SENDER, 1, 1, "", NAMELESS),
-        f"{ID}: from=<>, size=1, class=0, nrcpts=1, msgid=, proto=SMTP, daemon=smtp,"
+        f"{ID}: from=<>, size=1, class=0, nrcpts=1, proto=SMTP, daemon=smtp,"
         " relay=[192.0.2.1]",
     ),
     "queued after a login": (
         events.MessageQueued(
             AT, ID, JOE, 1, 1, "", msgspec.structs.replace(CLIENT, login="joe")
         ),
-        f"{ID}: from=<joe@whizzer.test>, size=1, class=0, nrcpts=1, msgid=,"
+        f"{ID}: from=<joe@whizzer.test>, size=1, class=0, nrcpts=1,"
         " proto=ESMTP, daemon=smtp, authid=joe, relay=me.test [192.0.2.1]",
     ),
     "sent": (
