@@ -228,7 +228,9 @@ class Letter:
             if refused is None:
                 taken += 1
             else:
-                self._refused(shown, refused)
+                # By SMTP a refusal repeats the address; here it stands in front.
+                text = refused.text.removeprefix(f"<{address.to_text()}>... ")
+                self._refused(shown, Refused(refused.status, text))
                 if self._may_come_again and refused.status.startswith("4"):
                     self._exit_code = EX_TEMPFAIL
                     return None

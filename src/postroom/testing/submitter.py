@@ -48,7 +48,8 @@ class Kept:
         """Take it, unless its name says otherwise."""
         match recipient.address.local:
             case "nosuch":
-                return Refused("5.1.1", "User unknown")
+                address = recipient.address.to_text()
+                return Refused("5.1.1", f"<{address}>... User unknown")
             case "later":
                 return Refused("4.3.0", "Try again later")
         self.recipients.append(recipient)
