@@ -1,10 +1,10 @@
 """Plays tests/transcripts/*.pop3 against the server's core, however it is cut up.
 
 ``C:`` is a line of the client, ``R:`` octets of the client as they are, ``S:`` a line
-of the server (``...`` at its end stands for any text), ``(closed)`` and ``(closes)`` the
-ends, ``#`` says why. ``# @deleted 1 2`` and ``# @no-update`` tell what the session must
-have removed. joe's password is ``secret``, betty's ``two  words ``; busy's mailbox is
-in use; each has the two messages below.
+of the server (``...`` at its end stands for any text), ``(closed)`` and ``(closes)``
+the ends, ``#`` says why. ``# @deleted 1 2`` and ``# @no-update`` tell what the session
+must have removed. joe's password is ``secret``, betty's ``two  words ``; busy's mailbox
+is in use; each has the two messages below.
 """
 
 import re
