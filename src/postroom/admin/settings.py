@@ -30,5 +30,5 @@ class ProcessSettings(
     drain_s_max: int = 30
     """Seconds that a stopping worker has to finish what is in hand; then it is
     killed. What it had not finished is in the queue, or was never acknowledged."""
-    bind_timeout: Duration = Duration.from_text("30s")
+    bind_timeout: Duration = Duration.from_text("60s")
     """How long to wait for addresses that the workers of a killed server still hold."""
