@@ -170,9 +170,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 async def opened(disk: Disk) -> Shard:
-    return await open_shard(
-        disk.root, 0, SETTINGS, clock=clock, vfs=disk.name, files=disk.files
-    )
+    return await open_shard(disk.root, 0, SETTINGS, clock=clock, seam=disk.seam)
 
 
 async def run_scenario(disk: Disk) -> Ledger:

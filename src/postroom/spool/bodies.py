@@ -14,7 +14,8 @@ import msgspec
 
 from postroom.mail.ids import QueueId
 from postroom.spool.files import Files
-from postroom.spool.spool import disk_error
+from postroom.spool.space import Space
+from postroom.spool.spool import SpoolFull, disk_error
 
 _PIECE_OCTETS = 256 << 10
 """What is gathered before it is handed to a thread."""
@@ -69,8 +70,11 @@ class FileBody(msgspec.Struct, frozen=True):
 class FileBodyWriter:
     """Writes one body file; see ``spool.BodyWriter``."""
 
-    def __init__(self, directory: BodyDirectory, queue_id: QueueId) -> None:
+    def __init__(
+        self, directory: BodyDirectory, space: Space, queue_id: QueueId
+    ) -> None:
         self._directory = directory
+        self._space = space
         self._name = str(queue_id)
         self._descriptor = -1
         self._pending: list[bytes] = []
@@ -83,6 +87,10 @@ class FileBodyWriter:
         self._pending_octets += len(data)
         self._size += len(data)
         if self._pending_octets >= _PIECE_OCTETS:
+            if not self._space.has(self._pending_octets):
+                await self.abandon()
+                raise SpoolFull("the reserve of the queue's disk is reached")
+            self._space.took(self._pending_octets)
             await self._in_thread(self._append)
 
     async def finish(self) -> FileBody:

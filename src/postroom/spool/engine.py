@@ -22,7 +22,7 @@ from postroom.spool.acts import Expand, Move, Remove, Shunt
 from postroom.spool.bodies import FileBodyWriter
 from postroom.spool.changes import Act, Change
 from postroom.spool.claims import Broken, Wanted
-from postroom.spool.files import Files
+from postroom.spool.files import Seam
 from postroom.spool.in_hand import InHand
 from postroom.spool.leases import LeaseBook
 from postroom.spool.opening import Opened, Wish, open_files
@@ -45,6 +45,7 @@ from postroom.spool.writer import Writer
 _Found = TypeVar("_Found")
 Emit = Callable[[AnyEvent], None]
 CHILDREN_MAX = 1_000
+_SYSTEM = Seam()
 _CHANGE_PAGE = 500
 _READY = RecipientState.READY
 _EXPANDING = RecipientState.EXPANDING
@@ -58,20 +59,18 @@ async def open_shard(
     generation: int = 0,
     clock: Callable[[], Now],
     emit: Emit | None = None,
-    vfs: str | None = None,
-    files: Files | None = None,
+    seam: Seam = _SYSTEM,
 ) -> "Shard":
     """Open shard number ``shard`` below ``directory``, made if it does not exist.
 
-    ``generation`` is the least fence; it grows by itself with each opening. ``vfs``
-    and ``files`` are the seams of the crash tests.
+    ``generation`` is the least fence; it grows by itself with each opening.
 
     Raises:
         SpoolError: it cannot be opened; the text says why. ``SpoolLocked`` names the
             process that holds it.
     """
     now = clock()
-    wish = Wish(directory, shard, settings, generation, now.utc_us, vfs, files)
+    wish = Wish(directory, shard, settings, generation, now.utc_us, seam)
     loop = asyncio.get_running_loop()
     opened = await loop.run_in_executor(None, open_files, wish)
     return Shard(shard, opened, settings, clock, emit or _ignore)
@@ -131,7 +130,7 @@ class Shard:
 
     def body_writer(self, queue_id: QueueId) -> FileBodyWriter:
         """Begin a large body."""
-        return FileBodyWriter(self._opened.bodies, queue_id)
+        return FileBodyWriter(self._opened.bodies, self._space, queue_id)
 
     def check_space(self, octets: int) -> bool:
         """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
@@ -214,7 +213,8 @@ class Shard:
             change.frees = False
         self._book.begin_settle(number, lease)
         if not (change.gone or change.later or change.warned or change.new):
-            self._settled(number, lease, True)
+            self._book.end_settle(number, lease)
+            self._book.release(number, lease)
             return
         change.done = partial(self._settled, number, lease)
         await self._change(change)
@@ -238,6 +238,8 @@ class Shard:
             Change(
                 self._loop.create_future(),
                 new=added,
+                message=message,
+                survived=message in self._suspects,
                 act=act,
                 done=partial(self._settled, message, lease, ended=ended),
                 frees=True,

@@ -7,6 +7,8 @@ operation raises ``OSError`` on failure.
 import os
 from typing import Protocol
 
+import msgspec
+
 
 class Files(Protocol):
     """What the spool does with body files and its directories."""
@@ -102,3 +104,13 @@ class SystemFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class Seam(msgspec.Struct, frozen=True):
+    """Through what a shard reaches the disk; crash tests put their own here.
+
+    ``vfs`` is the name of an apsw VFS, None for SQLite's own.
+    """
+
+    vfs: str | None = None
+    files: Files = SystemFiles()

@@ -7,10 +7,11 @@ inside for people. The kernel frees it when the holder ends, however it ends.
 import fcntl
 import os
 import re
-from types import TracebackType
+from time import sleep
 
 from postroom.spool.spool import SpoolError
 
+_TRY_AGAIN_S = 0.02
 _SHARD_NAME = re.compile(r"shard-(\d{3,4})")
 
 
@@ -19,24 +20,21 @@ class SpoolLocked(SpoolError):
 
 
 class ShardLock:
-    """Holds a shard's lock until ``release``.
+    """Holds a shard's lock until ``release``. Blocks for a moment if it is taken.
 
     Raises:
         SpoolLocked: another process has it.
     """
 
     def __init__(self, directory: str) -> None:
-        path = os.path.join(directory, "lock")
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        self._descriptor = _open(directory)
+        if not _lock(self._descriptor, fcntl.LOCK_EX):
             pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(self._descriptor)
             raise SpoolLocked(
                 f"{directory} is in use by process {pid or 'unknown'}:"
                 " stop that server first"
-            ) from None
+            )
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
@@ -45,16 +43,22 @@ class ShardLock:
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 
-    def __enter__(self) -> "ShardLock":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
+def _open(directory: str) -> int:
+    path = os.path.join(directory, "lock")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _lock(descriptor: int, kind: int, tries: int = 10) -> bool:
+    """Take a lock; somebody who only looks may have it for a moment."""
+    for _ in range(tries):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sleep(_TRY_AGAIN_S)
+        else:
+            return True
+    return False
 
 
 def shard_directory(directory: str, shard: int) -> str:
@@ -76,9 +80,8 @@ def adoptable_shards(directory: str) -> list[int]:
     """
     free = []
     for shard in shards_in(directory):
-        try:
-            ShardLock(shard_directory(directory, shard)).release()
-        except SpoolLocked:
-            continue
-        free.append(shard)
+        descriptor = _open(shard_directory(directory, shard))
+        if _lock(descriptor, fcntl.LOCK_SH, tries=1):
+            free.append(shard)
+        os.close(descriptor)
     return free

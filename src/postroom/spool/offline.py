@@ -74,6 +74,8 @@ def view_shards(directory: str) -> Iterator[list[ShardView]]:
     try:
         for shard in shards_in(directory):
             path = os.path.join(shard_directory(directory, shard), DATABASE)
+            if not os.path.exists(path):  # a server was stopped while making it
+                continue
             connection = open_read_only(path)
             views.append((ShardView(shard, connection), connection))
         yield [view for view, _ in views]

@@ -20,7 +20,7 @@ from postroom.spool.bodies import BodyDirectory
 from postroom.spool.changes import COUNTED, Group
 from postroom.spool.claims import Broken
 from postroom.spool.database import Database
-from postroom.spool.files import Files, SystemFiles
+from postroom.spool.files import Files, Seam
 from postroom.spool.in_hand import InHand
 from postroom.spool.lock import ShardLock, shard_directory
 from postroom.spool.mounts import refuse_network_file_system
@@ -43,8 +43,7 @@ class Wish(msgspec.Struct, frozen=True):
     settings: SpoolSettings
     generation: int
     now_us: int
-    vfs: str | None = None
-    files: Files | None = None
+    seam: Seam = Seam()
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -66,7 +65,7 @@ def open_files(wish: Wish) -> Opened:
         SpoolError: (``SpoolLocked`` if another process has it.)
     """
     path = shard_directory(wish.directory, wish.shard)
-    files = wish.files or SystemFiles()
+    files = wish.seam.files
     try:
         _make_directories(files, wish.directory, path)
         refuse_network_file_system(path)
@@ -101,7 +100,7 @@ def _open_locked(wish: Wish, path: str, files: Files, lock: ShardLock) -> Opened
         wish.shard,
         settings,
         generation=wish.generation,
-        vfs=wish.vfs,
+        vfs=wish.seam.vfs,
     )
     files.sync_directory(path)
     in_hand = InHand(os.path.join(path, "in-hand"))

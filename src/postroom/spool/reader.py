@@ -39,7 +39,9 @@ class Reader:
         self._space = space
         self._loop = asyncio.get_running_loop()
         self._pending: SimpleQueue[_Question | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="spool-reader")
+        self._thread = threading.Thread(
+            target=self._run, name="spool-reader", daemon=True
+        )
         self._thread.start()
 
     async def ask(self, ask: Callable[[apsw.Connection], _Found]) -> _Found:

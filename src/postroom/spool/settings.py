@@ -31,6 +31,9 @@ class SpoolSettings(
     wal_octets_max: Size = Size(32 << 20)
     """At this size the write-ahead log is copied back into the database."""
 
+    free_octets_max: Size = Size(16 << 20)
+    """Unused space in the database above this goes back to the file system."""
+
     cache_octets: Size = Size(16 << 20)
     """Memory for database pages, for the writer and for the reader each."""
 

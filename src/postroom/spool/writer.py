@@ -23,11 +23,12 @@ from postroom.spool import groups
 from postroom.spool.bodies import BodyDirectory
 from postroom.spool.changes import COUNTED, Change, Group
 from postroom.spool.database import Database
+from postroom.spool.schema import PAGE_OCTETS
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.space import Space
 from postroom.spool.spool import SpoolError, SpoolFull
 
-_FREE_PAGES_KEPT = 4096
+_GROUPS_A_LOOK = 64
 _PAGES_GIVEN_BACK = 1024
 _DISK_ERRORS = (
     apsw.IOError,
@@ -72,10 +73,13 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._pending: SimpleQueue[Change | None] = SimpleQueue()
         self._broken = False
+        self._groups = 0
         self._counts = _read_counts(database.writer)
         self.counts = self._counts
         """The counts after the last commit; replaced whole, never changed."""
-        self._thread = threading.Thread(target=self._run, name="spool-writer")
+        self._thread = threading.Thread(
+            target=self._run, name="spool-writer", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -100,7 +104,7 @@ class Writer:
             if changes:
                 self._commit_surely(changes)
                 self._loop.call_soon_threadsafe(_tell, changes)
-            self._tidy(idle=pending.empty())
+            self._tidy()
 
     def _commit_surely(self, changes: Sequence[Change]) -> None:
         """Commit; a mistake of our own must not end the thread and hang its callers."""
@@ -199,19 +203,29 @@ class Writer:
         except apsw.Error:
             self._broken = True
 
-    def _tidy(self, *, idle: bool) -> None:
+    def _tidy(self) -> None:
         """Between groups: copy the log back, return space; a failure means reopen."""
         if self._broken:
             return
-        database = self._database
         try:
-            if database.wal_octets >= self._settings.wal_octets_max:
-                database.checkpoint()
-                if database.free_pages() > _FREE_PAGES_KEPT and idle:
-                    database.give_back(_PAGES_GIVEN_BACK)
+            if self._database.wal_octets >= self._settings.wal_octets_max:
+                self._database.checkpoint()
+            self._groups += 1
+            if not self._counts["messages"] or self._groups % _GROUPS_A_LOOK == 0:
+                self._shrink()
         except (apsw.Error, OSError) as error:
             self._broken = True
             self._report(error)
+
+    def _shrink(self) -> None:
+        """Return unused space in small steps, as long as nobody waits."""
+        database, given_back = self._database, False
+        pages_max = self._settings.free_octets_max // PAGE_OCTETS
+        while self._pending.empty() and database.free_pages() > pages_max:
+            database.give_back(_PAGES_GIVEN_BACK)
+            given_back = True
+        if given_back:
+            database.checkpoint()
 
 
 def _tell(changes: Sequence[Change]) -> None:

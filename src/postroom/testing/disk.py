@@ -14,7 +14,7 @@ from enum import Enum
 import apsw
 import msgspec
 
-from postroom.spool.files import SystemFiles
+from postroom.spool.files import Seam, SystemFiles
 
 
 class Kind(Enum):
@@ -71,6 +71,11 @@ class Disk:
         self._fault = Fault.IO
         self._faults = 0
         self._vfs = _RecordingVfs(name, self)
+
+    @property
+    def seam(self) -> Seam:
+        """What ``open_shard`` takes to work on this disk."""
+        return Seam(self.name, self.files)
 
     @property
     def faults(self) -> int:

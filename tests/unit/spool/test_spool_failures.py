@@ -35,8 +35,7 @@ class Site:
             QUICK,
             clock=read_now,
             emit=self.events.append,
-            vfs=self.disk.name,
-            files=self.disk.files,
+            seam=self.disk.seam,
         )
         self.letters = Letters(self.shard)
         return self

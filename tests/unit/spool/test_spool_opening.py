@@ -143,6 +143,16 @@ class TestSpace:
         await shard.settle(lease, [Settle(0)])
         await shard.aclose()
 
+    async def test_a_large_body_stops_at_the_reserve(self, tmp_path: Path) -> None:
+        shard = await opened(tmp_path)
+        writer = shard.body_writer(Letters(shard).letter().queue_id)
+        await writer.write(b"x" * (1 << 20))
+        shard._space.exhausted()
+        with pytest.raises(SpoolFull):
+            await writer.write(b"x" * (1 << 20))
+        assert not os.listdir(tmp_path / "shard-000" / "bodies")
+        await shard.aclose()
+
     async def test_a_reserve_larger_than_the_disk(self, tmp_path: Path) -> None:
         settings = SpoolSettings(reserve_octets=Size(1 << 60))
         async with temporary_shard(directory=str(tmp_path), settings=settings) as shard:
@@ -243,6 +253,8 @@ class TestInHand:
         for _ in range(4):
             shard.in_hand.begin(new.queue_id)
             shard = await opened(await crash(shard, tmp_path))
+            [lease] = await shard.claim("local", 0, 9, read_now())
+            await shard.settle(lease, [])  # says nothing: the count stays
             [lease] = await shard.claim("local", 0, 9, read_now())
             await shard.settle(lease, [Settle(0, 0, "busy")])
         assert (await shard.counts())["shunted"] == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from postroom.mail.ids import to_number
 from postroom.mail.message import MemoryBody, Message, Prepend
 from postroom.mail.now import Now
 from postroom.mail.route import Route
+from postroom.mail.units import Size
 from postroom.spool.engine import Shard
+from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import (
     Entry,
     Fenced,
@@ -451,7 +454,9 @@ async def test_expanding_recipients_that_are_deferred_stay_expanding(
     assert (await shard.counts())["expanding"] == 1
 
 
-async def test_last_number_survives_an_empty_queue(clock: Clock, tmp_path: str) -> None:
+async def test_last_number_survives_an_empty_queue(
+    clock: Clock, tmp_path: Path
+) -> None:
     async with temporary_shard(directory=str(tmp_path), clock=clock) as shard:
         [lease] = await shard.accept(Letters(shard, clock).letter(), claim=True)
         await shard.settle(lease, [Settle(0)])
@@ -461,6 +466,20 @@ async def test_last_number_survives_an_empty_queue(clock: Clock, tmp_path: str) 
         assert shard.fence > fence
         with pytest.raises(Fenced):
             await shard.settle(lease, [Settle(0)])
+
+
+async def test_space_comes_back_after_a_drain(tmp_path: Path) -> None:
+    small = SpoolSettings(reserve_octets=Size(0), free_octets_max=Size(1 << 20))
+    clock = Clock()
+    database = tmp_path / "shard-000" / "queue.db"
+    async with temporary_shard(
+        directory=str(tmp_path), settings=small, clock=clock
+    ) as shard:
+        letters = Letters(shard, clock)
+        news = [letters.letter(body=b"x" * 60_000) for _ in range(200)]
+        leases = await asyncio.gather(*(shard.accept(new, claim=True) for new in news))
+        await asyncio.gather(*(shard.settle(lease, [Settle(0)]) for [lease] in leases))
+    assert database.stat().st_size < 2 << 20
 
 
 async def test_a_state_may_be_set_by_settling(
