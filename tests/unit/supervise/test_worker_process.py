@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +41,11 @@ def interpreter() -> str:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out() -> Iterator[Path]:
     """A file that other users may write."""
-    tmp_path.parent.parent.chmod(0o755)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.chmod(0o777)
-    return tmp_path / "out"
+    with tempfile.TemporaryDirectory(prefix="worker-") as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory) / "out"
 
 
 async def told(
