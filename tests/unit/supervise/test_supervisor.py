@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 HERE = Path(__file__).parent
 SERVER = """
 import sys
