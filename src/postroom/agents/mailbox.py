@@ -7,7 +7,7 @@ a lock is a deferral with its reason. A try that may have got through before is 
 for first, so that a crash between delivery and book-keeping makes no second copy.
 """
 
-from asyncio import Future, get_running_loop
+from asyncio import CancelledError, Future, get_running_loop, shield, wait
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
@@ -101,8 +101,7 @@ class MailboxAgent:
         ]
 
     async def _deliver_large(self, attempt: Attempt, i: int) -> Outcome:
-        parcel = self._parcel(attempt, i, b"")
-        begun = await self._run(self._store.begin, parcel)
+        begun = await self._begin(self._parcel(attempt, i, b""))
         if isinstance(begun, Delivered | Deferred | Failed):
             return begun
         is_done = False
@@ -115,6 +114,18 @@ class MailboxAgent:
         finally:
             if not is_done:
                 await self._run(begun.abandon)
+
+    async def _begin(self, parcel: Parcel) -> Incoming | Outcome:
+        loop = get_running_loop()
+        beginning = loop.run_in_executor(self._pool, self._store.begin, parcel)
+        try:
+            return await shield(beginning)
+        except CancelledError:
+            await wait((beginning,))
+            begun = beginning.result()
+            if not isinstance(begun, Delivered | Deferred | Failed):
+                await self._run(begun.abandon)
+            raise
 
     async def _copy(
         self, attempt: Attempt, i: int, incoming: Incoming
@@ -150,7 +161,13 @@ class MailboxAgent:
         )
 
     async def _run(self, function: Callable[..., T], *args: object) -> T:
-        return await get_running_loop().run_in_executor(self._pool, function, *args)
+        """Call in a thread; who is cancelled waits until the thread is done with it."""
+        running = get_running_loop().run_in_executor(self._pool, function, *args)
+        try:
+            return await shield(running)
+        except CancelledError:
+            await wait((running,))
+            raise
 
 
 class _Groups:
@@ -172,10 +189,8 @@ class _Groups:
 
     async def settled(self) -> None:
         """Wait until nothing is in hand."""
-        while self._waiting:
-            await self._waiting[-1][1]
-        if self._running is not None:
-            await self._running
+        while self._running is not None:
+            await wait((self._running,))
 
     def _start(self) -> None:
         group = self._next_group()

@@ -44,3 +44,27 @@ class Pop3Settings(
     """How much is read ahead for a session; larger messages are read in pieces."""
     banner: str = "Postroom POP3 ready"
     """What the greeting says."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not.
+
+        Raises:
+            ValueError: a number is too small to serve anybody.
+        """
+        if self.command_octets_max < 255:
+            raise ValueError("command_octets_max is below 255 (RFC 2449 §4)")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+_AT_LEAST_ONE = (
+    "errors_max",
+    "login_failures_max",
+    "login_failures_per_client",
+    "login_failures_period",
+    "timeout",
+    "sessions_max",
+    "sessions_per_client_max",
+    "read_ahead_messages",
+)

@@ -191,6 +191,34 @@ async def test_a_mailbox_out_of_reach_is_deferred(
     assert said[1].startswith("joe@x... Deferred: cannot write to mailbox joe@x: ")
 
 
+class EndlessBody(BrokenBody):
+    """A body whose reader never comes back from the second piece."""
+
+    async def read(self, offset: int, octets: int) -> bytes:
+        if offset:
+            await asyncio.Event().wait()
+        return b"x" * octets
+
+
+async def test_a_cancelled_attempt_leaves_nothing(
+    agent: MailboxAgent, tmp_path: Path
+) -> None:
+    handles = len(os.listdir("/proc/self/fd"))
+    for pauses in range(12):
+        body = EndlessBody(10**7, 0)
+        task = asyncio.create_task(agent.deliver(attempt("joe@x", body=body)))
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    for folder in ("tmp", "new"):
+        path = tmp_path / "joe" / folder
+        assert not path.exists() or os.listdir(path) == []
+    await agent.aclose()
+    assert len(os.listdir("/proc/self/fd")) <= handles + 1
+
+
 class BrokenStore(Maildirs):
     def deliver(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         raise RuntimeError("a bug")

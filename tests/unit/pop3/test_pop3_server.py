@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from postroom.mail.units import Duration
@@ -441,3 +442,18 @@ def test_answers_are_owed() -> None:
     for answer in wrong:
         with pytest.raises(AssertionError):
             answer(connection())
+
+
+SETTINGS = {
+    "short lines": {"command_octets_max": 254},
+    "no errors": {"errors_max": 0},
+    "no reading": {"read_ahead_messages": 0},
+    "no time": {"timeout": 0},
+    "unknown key": {"time_out": 10},
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_bad_settings(case: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(SETTINGS[case], Pop3Settings, dec_hook=lambda t, v: t(v))
