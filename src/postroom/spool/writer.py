@@ -15,7 +15,7 @@ Nothing is reported as done before its commit has returned.
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import apsw
 
@@ -29,6 +29,7 @@ from postroom.spool.space import Space
 from postroom.spool.spool import SpoolError, SpoolFull
 
 _GROUPS_A_LOOK = 64
+_IDLE_S = 1.0
 _PAGES_GIVEN_BACK = 1024
 _DISK_ERRORS = (
     apsw.IOError,
@@ -97,14 +98,14 @@ class Writer:
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
-        pending = self._pending
         open_ = True
         while open_:
-            changes, open_ = self._gather(pending)
+            changes, open_ = self._gather(self._wait())
             if changes:
                 self._commit_surely(changes)
                 self._loop.call_soon_threadsafe(_tell, changes)
-            self._tidy()
+            if not self._broken:
+                self._tidying(self._tidy)
 
     def _commit_surely(self, changes: Sequence[Change]) -> None:
         """Commit; a mistake of our own must not end the thread and hang its callers."""
@@ -114,22 +115,28 @@ class Writer:
             self._broken = True
             self._disk_failed(changes, error)
 
-    def _gather(
-        self, pending: "SimpleQueue[Change | None]"
-    ) -> tuple[list[Change], bool]:
-        """Wait for a change, and take what else is there, up to the group's limits."""
+    def _wait(self) -> Change | None:
+        """Wait for a change; if none comes for a while, return unused space."""
+        if not self._broken:
+            try:
+                return self._pending.get(timeout=_IDLE_S)
+            except Empty:
+                self._tidying(self._shrink)
+        return self._pending.get()
+
+    def _gather(self, change: Change | None) -> tuple[list[Change], bool]:
+        """Take what else is there, up to the group's limits; None says to end."""
         changes: list[Change] = []
-        left = int(self._settings.group_octets_max)
-        for _ in range(self._settings.group_messages_max):
-            change = pending.get()
-            if change is None:
-                return changes, False
+        pending, left = self._pending, int(self._settings.group_octets_max)
+        while change is not None:
             changes.append(change)
             for rows in change.new:
                 left -= rows.octets
-            if left < 0 or pending.empty():
-                break
-        return changes, True
+            full = left < 0 or len(changes) >= self._settings.group_messages_max
+            if full or pending.empty():
+                return changes, True
+            change = pending.get()
+        return changes, False
 
     def _commit(self, changes: Sequence[Change]) -> None:
         """Commit a group; afterwards each change has its result or its error."""
@@ -204,28 +211,31 @@ class Writer:
             self._broken = True
 
     def _tidy(self) -> None:
-        """Between groups: copy the log back, return space; a failure means reopen."""
-        if self._broken:
+        """Between groups: copy the log back, and sometimes return space."""
+        if self._database.wal_octets >= self._settings.wal_octets_max:
+            self._database.checkpoint()
+        self._groups += 1
+        if not self._counts["messages"] or self._groups % _GROUPS_A_LOOK == 0:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Return unused space, one small step at least, and on while nobody waits."""
+        database = self._database
+        pages_max = self._settings.free_octets_max // PAGE_OCTETS
+        if database.free_pages() <= pages_max:
             return
+        database.give_back(_PAGES_GIVEN_BACK)
+        while self._pending.empty() and database.free_pages() > pages_max:
+            database.give_back(_PAGES_GIVEN_BACK)
+        database.checkpoint()
+
+    def _tidying(self, work: Callable[[], None]) -> None:
+        """Do work that nobody waits for; a failure means that we reopen."""
         try:
-            if self._database.wal_octets >= self._settings.wal_octets_max:
-                self._database.checkpoint()
-            self._groups += 1
-            if not self._counts["messages"] or self._groups % _GROUPS_A_LOOK == 0:
-                self._shrink()
+            work()
         except (apsw.Error, OSError) as error:
             self._broken = True
             self._report(error)
-
-    def _shrink(self) -> None:
-        """Return unused space in small steps, as long as nobody waits."""
-        database, given_back = self._database, False
-        pages_max = self._settings.free_octets_max // PAGE_OCTETS
-        while self._pending.empty() and database.free_pages() > pages_max:
-            database.give_back(_PAGES_GIVEN_BACK)
-            given_back = True
-        if given_back:
-            database.checkpoint()
 
 
 def _tell(changes: Sequence[Change]) -> None:
