@@ -75,7 +75,7 @@ class Office:
         """What the control socket answers."""
         shards = _Shards(self._lines)
         return {
-            **queue_handlers(shards, read_now, emit, self._look_again),
+            **queue_handlers(shards, read_now, emit, self._retry_now),
             "explain": self._explain,
             "status": self._status,
         }
@@ -177,9 +177,9 @@ class Office:
             "active": sum(line.dispatcher.active for line in self._lines),
         }
 
-    def _look_again(self) -> None:
+    def _retry_now(self) -> None:
         for line in self._lines:
-            line.dispatcher.look_again()
+            line.dispatcher.retry_now()
 
 
 async def explain_address(built: Built, address: Address) -> list[str]:

@@ -118,7 +118,7 @@ class Content:
         message = await self._message()
         verdict = await self._judge(session, envelope, message)
         match verdict:
-            case Reject(reply) | Defer(reply):
+            case Reject(reply=reply) | Defer(reply=reply):
                 await self._drop()
                 return reply
             case Discard(reason):
@@ -199,7 +199,7 @@ class Content:
             match choice:
                 case Route():
                     chosen.append(Routed(recipient, choice))
-                case Reject(reply) | Defer(reply):
+                case Reject(reply=reply) | Defer(reply=reply):
                     return reply
                 case Discard():
                     continue

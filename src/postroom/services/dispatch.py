@@ -87,6 +87,11 @@ class Dispatcher:
         """Hint: search the spool for due mail now."""
         self._stirred.set()
 
+    def retry_now(self) -> None:
+        """An operator wants mail tried: let no destination rest, and look for it."""
+        self._parts.scheduler.end_rests()
+        self.look_again()
+
     async def run(self) -> None:
         """Search the spool for due mail for ever; hints make it quick, this sure."""
         while not self._draining:

@@ -157,8 +157,8 @@ class SmtpSession:
 
     def _refusal(self, verdict: Verdict, verb: str, argument: str) -> Reply | None:
         match verdict:
-            case Reject(reply) | Defer(reply):
-                self._rejected(verb, argument, reply, "policy")
+            case Reject(reply, rule) | Defer(reply, rule):
+                self._rejected(verb, argument, reply, rule or "policy")
                 return reply
             case Accept() | Discard():
                 return None
@@ -221,6 +221,7 @@ class SmtpSession:
             routing.reason,
             len(self._recipients),
             self._sender or NULL_SENDER,
+            routing.to_reply(),
         )
         verdict = await self._ask("rcpt", subject)
         refusal = self._refusal(verdict, "RCPT", event.address.to_text())

@@ -1,5 +1,7 @@
 """Takes letters of local programs: the same verdicts, routes and queue as by SMTP."""
 
+import re
+
 import msgspec
 
 from postroom.mail.envelope import Envelope, Recipient
@@ -15,6 +17,8 @@ from postroom.services.generation import Generation
 from postroom.services.receive import Tools
 from postroom.services.submitter import Refused, Submitted
 from postroom.smtp import replies
+
+_NAMED = re.compile(r"^<[^<>]*>\.\.\. ")
 
 
 class LocalSubmitter:
@@ -66,6 +70,7 @@ class LocalDraft:
             reason=routing.reason,
             recipients_so_far=len(self._recipients),
             sender=self._envelope.sender,
+            reply=routing.to_reply(),
         )
         verdict = await generation.chain.decide("rcpt", self._session, subject)
         refused = _refused(verdict)
@@ -123,7 +128,7 @@ class LocalDraft:
 
 def _refused(verdict: Verdict) -> Refused | None:
     match verdict:
-        case Reject(reply) | Defer(reply):
+        case Reject(reply=reply) | Defer(reply=reply):
             return _of_reply(reply)
         case Accept() | Discard():
             return None
@@ -131,4 +136,5 @@ def _refused(verdict: Verdict) -> Refused | None:
 
 def _of_reply(reply: Reply) -> Refused:
     status = reply.status or ("4.0.0" if reply.is_transient else "5.0.0")
-    return Refused(status, reply.text)
+    text = _NAMED.sub("", reply.text)  # the caller names the address itself
+    return Refused(status, text)
