@@ -359,23 +359,27 @@ class _Worker:
     # The end
 
     async def _drain(self, control: ControlServer) -> None:
-        for listener in self._listeners:
-            listener.pause()
-            listener.interrupt()
+        """End sessions and attempts, both within ``drain_s_max``, then let go."""
         seconds = float(self._config.process.drain_s_max)
+        for listener in self._listeners:
+            listener.close()  # a successor may be waiting for the address
+            listener.interrupt()
+        sessions = asyncio.gather(*(one.drained() for one in self._listeners))
+        attempts = asyncio.gather(
+            *(line.dispatcher.drain(seconds) for line in self._lines)
+        )
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                for listener in self._listeners:
-                    await listener.drained()
+                await sessions
         for listener in self._listeners:
             await listener.abort_sessions()
-            listener.close()
+        await attempts
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await control.aclose()
         for line in self._lines:
-            await line.drain(seconds)
+            await line.aclose()
         await self._built.aclose()
         self._pool.shutdown()
 

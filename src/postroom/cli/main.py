@@ -6,8 +6,6 @@ again, 77 no permission, 78 configuration.
 
 import asyncio
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from typing import NoReturn
 
 import click
@@ -76,26 +74,29 @@ def explain(path: str, address: str) -> None:
     """Tell where mail for ADDRESS would go, and by which rule."""
     config = load_or_fail(path)
     try:
-        Address.from_text(address)
+        parsed = Address.from_text(address)
     except AddressError as error:
         _fail(f"{address}: {error}", EX_USAGE)
-    for line in asyncio.run(_explain(config, address)):
+    try:
+        lines = asyncio.run(_explain(config, parsed))
+    except ValueError as error:
+        _fail(str(error), EX_CONFIG)
+    for line in lines:
         click.echo(line)
 
 
-async def _explain(config: Config, address: str) -> list[str]:
+async def _explain(config: Config, address: Address) -> list[str]:
     """Ask the first worker that answers; with the server down, find out here."""
     for path in find_workers(config.run_directory).values():
         try:
-            return await ask(path, "explain", {"address": address}, str)
+            return await ask(path, "explain", {"address": address.to_text()}, str)
         except WorkerGone:
             continue
         except RequestRefused as error:
             _fail(str(error), EX_UNAVAILABLE)
-    if find_spec("postroom.services.explain") is None:
-        _fail("no worker answers: is the server running?", EX_UNAVAILABLE)
-    lines = await import_module("postroom.services.explain").explain(config, address)
-    return [str(line) for line in lines]
+    from postroom.app.offline import explain_offline  # all stages: slow to import
+
+    return await explain_offline(config, address)
 
 
 def _fail(why: str, code: int) -> NoReturn:

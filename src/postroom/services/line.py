@@ -27,9 +27,8 @@ class Line(NamedTuple):
     scheduler: Scheduler
     running: asyncio.Task[None]
 
-    async def drain(self, seconds: float) -> None:
-        """Finish what is in hand, then let go of the shard."""
-        await self.dispatcher.drain(seconds)
+    async def aclose(self) -> None:
+        """Let go of the shard, once ``dispatcher.drain`` has returned."""
         self.running.cancel()
         await asyncio.gather(self.running, return_exceptions=True)
         await self.shop.spool.aclose()
