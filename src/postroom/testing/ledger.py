@@ -10,8 +10,9 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -242,16 +243,17 @@ def delivered_in(host: Host, domain: str) -> list[tuple[str, bytes]]:
     """Return all content of a host's mailboxes below ``mail/``, with whose it is."""
     return [
         (f"{box.name}@{domain}", content)
-        for box in sorted((host.directory / "mail").iterdir())
+        for box in sorted((host.directory / "mail").glob("*"))
         for content in mail_of(host, box.name)
     ]
 
 
 def mail_of(host: Host, user: str) -> list[bytes]:
-    """Return the messages in a user's Maildir, oldest first."""
+    """Return the messages in a user's Maildir, oldest first, with CRLF line ends."""
     box: Path = host.directory / "mail" / user
     files = [*box.glob("new/*"), *box.glob("cur/*")]
-    return [file.read_bytes() for file in sorted(files, key=lambda file: file.name)]
+    files.sort(key=lambda file: file.name)
+    return [file.read_bytes().replace(b"\n", b"\r\n") for file in files]
 
 
 def entries_of(host: Host) -> list[dict[str, object]]:
@@ -277,3 +279,36 @@ def queued_in(host: Host) -> list[Due]:
         assert isinstance(recipients, list)
         due += [Due(message_id, one["address"]) for one in recipients]
     return due
+
+
+def audit(ledger: Ledger, hosts: Mapping[str, Host], *, queues: bool = True) -> Audit:
+    """Compare a ledger with what the hosts, by domain, have in queues and mailboxes.
+
+    Queues are read first, in the order in which mail travels, so that a message on
+    its way is seen at least once.
+    """
+    queued = [due for host in hosts.values() if queues for due in queued_in(host)]
+    delivered = [
+        one for domain, host in hosts.items() for one in delivered_in(host, domain)
+    ]
+    return ledger.audit(delivered, queued)
+
+
+def audit_at_rest(
+    ledger: Ledger, hosts: Mapping[str, Host], s_max: float = REPLY_S_MAX
+) -> Audit:
+    """Wait until everything promised was delivered or reported; return the audit.
+
+    Raises:
+        AssertionError: something still waits, or is nowhere; tells what and which.
+    """
+    end = time.monotonic() + s_max
+    while (found := audit(ledger, hosts, queues=False)).missing:
+        if time.monotonic() > end:
+            found = audit(ledger, hosts)
+            raise AssertionError(
+                f"of {len(ledger.promised)} promised {found.queued} wait and "
+                f"{len(found.missing)} are nowhere: {found.missing[:10]}"
+            )
+        time.sleep(_PAUSE_S)
+    return found
