@@ -6,13 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from bench.mailboxes import Mailboxes, give_away
 from bench.packages import BenchError
 from bench.servers import Server, wait_for_port
+from postroom.testing.host import UNPRIVILEGED
 
 DIFFERENCES = """\
 Dovecot runs with the defaults of its packages, apart from
-  paths, port, users (ports and paths); ssl = no (no certificate; no bench here
-  uses TLS); passdb and userdb static files instead of PAM and the system's users,
+  paths, port, users, mail_location = maildir (ports and paths); ssl = no (no certificate; no bench
+  here uses TLS); passdb and userdb static files instead of PAM and the system's users,
   passwords under ARGON2ID with the cost ours has, and auth_cache_size = 10M, so
   that repeated logins are remembered on both sides."""
 
@@ -23,14 +25,13 @@ class Dovecot(Server):
     name = "Dovecot"
 
     def __init__(
-        self, root: Path, folder: Path, port: int, maildir: Path, password_hash: str
+        self, root: Path, folder: Path, port: int, mailboxes: Mailboxes
     ) -> None:
         super().__init__()
         self._root = root
         self._folder = folder
         self.port = port
-        self._maildir = maildir
-        self._password_hash = password_hash
+        self._mailboxes = mailboxes
 
     def start(self) -> None:
         """Write the configuration afresh and start it in the foreground."""
@@ -40,14 +41,18 @@ class Dovecot(Server):
         self._folder.mkdir(parents=True)
         for name in ("dovecot", "dovenull"):
             _ensure_user(name)
-        uid = pwd.getpwnam("mail").pw_uid
-        gid = pwd.getpwnam("mail").pw_gid
+        entry = pwd.getpwnam(UNPRIVILEGED)
         (self._folder / "passwd").write_text(
-            f"joe:{{ARGON2ID}}{self._password_hash}:{uid}:{gid}::{self._folder}\n"
+            "".join(
+                f"{user}:{{ARGON2ID}}{self._mailboxes.secret}"
+                f":{entry.pw_uid}:{entry.pw_gid}::{self._folder}\n"
+                for user in self._mailboxes.users
+            )
         )
         self._write_configuration()
-        for path in [self._maildir, *self._maildir.rglob("*")]:
-            os.chown(path, uid, gid)
+        mail = self._folder / "mail"
+        self._mailboxes.make(mail)
+        give_away(mail)
         # Dovecot has its paths built in: it gets a view of the file system of its
         # own, in which the unpacked package lies over /usr and its file over /etc.
         view = (
@@ -75,7 +80,7 @@ ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain
 auth_cache_size = 10M
-mail_location = maildir:{self._maildir}
+mail_location = maildir:{self._folder}/mail/%u
 first_valid_uid = 1
 default_internal_user = dovecot
 default_login_user = dovenull

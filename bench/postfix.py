@@ -55,11 +55,10 @@ class Postfix(Server):
         )
         wait_for_port("127.0.0.1", self.port, self)
 
-    def queue_is_empty(self) -> bool:
-        """Whether no message waits or is in hand."""
-        spool = self._folder / "spool"
-        folders = ("incoming", "active", "deferred", "maildrop")
-        return not any(any((spool / f).rglob("*")) for f in folders)
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self._folder / "maillog"
 
     def sendmail_command(self) -> list[str]:
         """The command under test in the ``sendmail`` bench."""
@@ -93,7 +92,7 @@ transport_maps = inline:{{ dst.test=discard:, postfix.test=discard:,
     relay.test=smtp:[127.0.0.1]:{self._sink_port} }}
 import_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
 export_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
-maillog_file = {self._folder}/maillog
+maillog_file = {self.log}
 maillog_file_prefixes = {self._folder}
 """
         (self._etc / "main.cf").write_text(main)
@@ -124,9 +123,8 @@ maillog_file_prefixes = {self._folder}
         (spool / "pid").mkdir()
         (self._folder / "data").mkdir()
         os.chown(self._folder / "data", owner, owner)
-        log = self._folder / "maillog"
-        log.touch()
-        os.chown(log, owner, owner)
+        self.log.touch()
+        os.chown(self.log, owner, owner)
 
 
 def _ensure_users() -> None:

@@ -1,24 +1,20 @@
 """A server under test: started, measured from outside, and stopped by its own id."""
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import suppress
 
 from bench.packages import BenchError
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 START_S_MAX = 30.0
-
-
-class Usage(NamedTuple):
-    """What a server and all processes under it used so far."""
-
-    cpu_s: float
-    pss_octets: int
+MEMORY_PAUSE_S = 0.25
+FAMILY_TURNS = 4
 
 
 class Server:
@@ -29,7 +25,6 @@ class Server:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self._gone_cpu_s: dict[int, float] = {}
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
@@ -40,68 +35,100 @@ class Server:
         process, self.process = self.process, None
         if process is None:
             return
-        family = processes_under(process.pid)
+        family = {pid: _started(pid) for pid in processes_under(process.pid)}
         process.terminate()
         try:
             process.wait(15)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for pid in family:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        for pid, started in family.items():
+            # A number may be somebody else's by now.
+            if started and _started(pid) == started:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
-    def usage(self) -> Usage:
-        """Return CPU time and memory of the whole family of processes."""
+    def cpu_s(self) -> float:
+        """Return the CPU time of the whole family of processes so far.
+
+        Children that have ended are in their parents' account.
+        """
         assert self.process is not None
-        pss = 0
-        for pid in processes_under(self.process.pid):
-            cpu_s, waited_s = _cpu_s(pid)
-            # Children that ended are in their parent's account; keep the larger.
-            self._gone_cpu_s[pid] = max(self._gone_cpu_s.get(pid, 0.0), cpu_s)
-            if pid == self.process.pid:
-                self._gone_cpu_s[-1] = waited_s
-            pss += _pss(pid)
-        return Usage(sum(self._gone_cpu_s.values()), pss)
+        return sum(_cpu_s(pid) for pid in processes_under(self.process.pid))
+
+
+class MemoryWatch:
+    """Looks again and again at the memory of a server; keeps the peak.
+
+    A process started by the server is noticed within a second.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.peak_octets = 0
+
+    def __enter__(self) -> "MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pids: list[int] = []
+        for turn in itertools.count():
+            process = self._server.process
+            if process is None:
+                return
+            if turn % FAMILY_TURNS == 0:
+                pids = processes_under(process.pid)
+            sum_octets = sum(_pss_octets(pid) for pid in pids)
+            self.peak_octets = max(self.peak_octets, sum_octets)
+            if self._ended.wait(MEMORY_PAUSE_S):
+                return
 
 
 def processes_under(pid: int) -> list[int]:
     """Return a process and all its descendants."""
-    parents: dict[int, list[int]] = {}
+    children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-            except OSError:
-                continue
-            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(
-                int(entry)
-            )
+        if entry.isdigit() and (fields := _stat(int(entry))):
+            children.setdefault(int(fields[1]), []).append(int(entry))
     found, todo = [], [pid]
     while todo:
         one = todo.pop()
         found.append(one)
-        todo.extend(parents.get(one, ()))
+        todo.extend(children.get(one, ()))
     return found
 
 
-def _cpu_s(pid: int) -> tuple[float, float]:
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on; none if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
     except OSError:
-        return 0.0, 0.0
-    own = (int(fields[11]) + int(fields[12])) / _TICKS
-    waited = (int(fields[13]) + int(fields[14])) / _TICKS
-    return own, waited
+        return []
 
 
-def _pss(pid: int) -> int:
+def _started(pid: int) -> str:
+    return fields[19] if (fields := _stat(pid)) else ""
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the time of a process and of those it has waited for."""
+    return sum(map(int, _stat(pid)[11:15])) / _TICKS
+
+
+def _pss_octets(pid: int) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
     except OSError:
         pass
     return 0
