@@ -9,7 +9,6 @@ POP3. Everything lies in ``.demo``. The commands are the real ones, run as proce
 import argparse
 import os
 import poplib
-import pwd
 import secrets
 import signal
 import subprocess
@@ -20,7 +19,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from postroom.testing.host import Host, HostError, check_free, command
+from postroom.testing.host import (
+    UNPRIVILEGED,
+    Host,
+    HostError,
+    check_free,
+    command,
+    login_of,
+)
 
 LETTER = """\
 Subject: The first letter
@@ -87,8 +93,8 @@ def run(directory: Path, places: Places, *, once: bool) -> None:
             stack.enter_context(host)
             name = f"{host.directory.name}.test"
             print(f"  {name:13} SMTP {ip}:{places.smtp}   POP3 {ip}:{places.pop3}")
-        for name, host in (("betty", "gonzo"), ("joe", "whizzer")):
-            print(f"  account {name}@{host}.test, password {passwords[name]}")
+        for user, home in (("betty", "gonzo"), ("joe", "whizzer")):
+            print(f"  account {user}@{home}.test, password {passwords[user]}")
         _send(gonzo)
         _title("joe fetches his mail by POP3 from whizzer.test")
         letter = fetch(places.whizzer_ip, places.pop3, "joe", passwords["joe"])
@@ -114,7 +120,9 @@ def make_hosts(directory: Path, places: Places) -> tuple[Host, Host]:
 
 def configuration(name: str, ip: str, places: Places) -> str:
     """Return the configuration of one of the hosts."""
-    accounts = f'"{_login()}" = "betty"' if name == "gonzo" else ""
+    logins = sorted({login_of(os.geteuid()), UNPRIVILEGED})
+    senders = "\n".join(f'"{login}" = "betty"' for login in logins)
+    accounts = senders if name == "gonzo" else ""
     return f"""\
 # A host of the demo. Sizes, times, limits: all as they are by default.
 hostname = "{name}.test"
@@ -279,13 +287,6 @@ POP3 {places.whizzer_ip} port {places.pop3}, user joe, password {joe}, no encryp
 def _wait() -> None:
     while True:
         signal.pause()
-
-
-def _login() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid{os.geteuid()}"
 
 
 def _title(text: str) -> None:

@@ -1,8 +1,10 @@
 """A whole mail host in a directory: the real server, its commands, its log.
 
 For tests of the whole system and for the demo. The server runs as a process of its
-own, as the real command would start it, and is ended by its own id. Started by root,
-the workers run as ``nobody``, who then owns the directory.
+own, as the real command would start it, and is ended by its own id. Workers never run
+as root: started by root they run as ``nobody``, who then owns the directory. Where
+``nobody`` cannot reach this Python (a checkout in a private directory), the server
+runs in a user namespace of its own, in which there is no root.
 """
 
 import os
@@ -19,6 +21,7 @@ START_S_MAX = 30.0
 STOP_S_MAX = 40.0
 _POLL_S = 0.02
 UNPRIVILEGED = "nobody"
+_NAMESPACE = ("unshare", "--user")
 
 
 class HostError(Exception):
@@ -42,6 +45,7 @@ class Host:
         self.config_path = directory / "postroom.toml"
         self._config = config
         self._ports = tuple(ports)
+        self._prefix: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Host":
@@ -82,18 +86,23 @@ class Host:
         self.directory.mkdir(parents=True, exist_ok=True)
         text = self._config
         if os.geteuid() == 0:
-            _check_reachable(self.directory)
-            text += f'\n[process]\nuser = "{UNPRIVILEGED}"\n'
-            if "[process]" in self._config:
-                text = self._config.replace(
-                    "[process]", f'[process]\nuser = "{UNPRIVILEGED}"'
+            why = _out_of_reach(self.directory)
+            if not why:
+                text = _with_user(text)
+            elif _may_unshare():
+                self._prefix = _NAMESPACE
+            else:
+                raise HostError(
+                    f"root starts the servers as the user {UNPRIVILEGED}, who cannot "
+                    f"run {sys.executable} or reach {self.directory} ({why}): work in "
+                    "a directory that others can read, or run this as another user"
                 )
         self.config_path.write_text(text)
         self.give_away()
 
     def give_away(self) -> None:
         """Let the workers own what root has made in the directory."""
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 or self._prefix:
             return
         entry = pwd.getpwnam(UNPRIVILEGED)
         for path in [self.directory, *self.directory.rglob("*")]:
@@ -112,7 +121,7 @@ class Host:
         log_before = len(self.log)
         with (self.directory / "errors").open("wb") as errors:
             self.process = subprocess.Popen(
-                [command("postroom"), "serve", "--config", self.config_path],
+                [*self._prefix, command("postroom"), "serve"],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -191,6 +200,14 @@ def command(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
+def login_of(uid: int) -> str:
+    """Return the login name of a user, as the server sees it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"
+
+
 def check_free(ip: str, port: int) -> None:
     """Make sure that nobody listens on an address.
 
@@ -211,10 +228,16 @@ def _has_user(users: Path, name: str) -> bool:
     return any(line.split()[:1] == [name] for line in users.read_text().splitlines())
 
 
-def _check_reachable(directory: Path) -> None:
-    """Make sure that ``nobody`` can run this Python and reach the directory."""
+def _with_user(config: str) -> str:
+    line = f'user = "{UNPRIVILEGED}"'
+    if "[process]" in config:
+        return config.replace("[process]", f"[process]\n{line}")
+    return f"{config}\n[process]\n{line}\n"
+
+
+def _out_of_reach(directory: Path) -> str:
+    """Say why ``nobody`` cannot run this Python in there; empty if it can."""
     entry = pwd.getpwnam(UNPRIVILEGED)
-    directory.mkdir(parents=True, exist_ok=True)
     trial = "import os, sys, postroom.app; os.stat(sys.argv[1])"
     try:
         done = subprocess.run(
@@ -226,12 +249,14 @@ def _check_reachable(directory: Path) -> None:
             text=True,
             check=False,
         )
-        why = done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
     except OSError as error:
-        why = str(error)
-    if why:
-        raise HostError(
-            f"root starts the servers as the user {UNPRIVILEGED}, who cannot run "
-            f"{sys.executable} or reach {directory} ({why}): work in a directory that "
-            "other users can read, or run this as an ordinary user"
-        )
+        return str(error)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+
+
+def _may_unshare() -> bool:
+    try:
+        done = subprocess.run([*_NAMESPACE, "true"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
