@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from postroom.testing.caller import stuffed
 from postroom.testing.host import Host
@@ -54,10 +54,19 @@ class Audit(NamedTuple):
 
 
 class Ledger:
-    """What was acknowledged. One ledger may serve many clients."""
+    """What was acknowledged. One ledger may serve many clients.
+
+    Attributes:
+        promised: what was acknowledged.
+        elsewhere: contents that arrived where there are no mailboxes to look into,
+            each for all its recipients.
+        replies: how often a message ended in which reply.
+        broken_off: how often it ended in none.
+    """
 
     def __init__(self) -> None:
         self.promised: list[Due] = []
+        self.elsewhere: list[bytes] = []
         self.replies: Counter[int] = Counter()
         self.broken_off = 0
 
@@ -88,6 +97,9 @@ class Ledger:
                 arrived[Due(message_id, recipient)] += 1
         waiting = set(queued)
         promised = set(self.promised)
+        for content in self.elsewhere:
+            message_id = id_of(content)
+            arrived.update(due for due in promised if due.id == message_id)
         known = arrived.keys() | reported | waiting
         return Audit(
             missing=sorted(promised - known),
@@ -256,7 +268,7 @@ def mail_of(host: Host, user: str) -> list[bytes]:
     return [file.read_bytes().replace(b"\n", b"\r\n") for file in files]
 
 
-def entries_of(host: Host) -> list[dict[str, object]]:
+def entries_of(host: Host) -> list[dict[str, Any]]:
     """Return the queue as ``postroom queue list --json`` tells it.
 
     Raises:
@@ -275,10 +287,18 @@ def queued_in(host: Host) -> list[Due]:
     due = []
     for entry in entries_of(host):
         message_id = str(entry["message_id"]).strip("<>").partition("@")[0]
-        recipients = entry["recipients"]
-        assert isinstance(recipients, list)
-        due += [Due(message_id, one["address"]) for one in recipients]
+        due += [Due(message_id, one["address"]) for one in entry["recipients"]]
     return due
+
+
+def reasons_of(host: Host) -> dict[str, str]:
+    """Return why each recipient in a queue waits, as far as it has been tried."""
+    return {
+        one["address"]: one["status_text"]
+        for entry in entries_of(host)
+        for one in entry["recipients"]
+        if one["tries"] and not one["active"]
+    }
 
 
 def audit(ledger: Ledger, hosts: Mapping[str, Host], *, queues: bool = True) -> Audit:
