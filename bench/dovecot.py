@@ -13,10 +13,11 @@ from postroom.testing.host import UNPRIVILEGED
 
 DIFFERENCES = """\
 Dovecot runs with the defaults of its packages, apart from
-  paths, port, users, mail_location = maildir (ports and paths); ssl = no (no certificate; no bench
-  here uses TLS); passdb and userdb static files instead of PAM and the system's users,
-  passwords under ARGON2ID with the cost ours has, and auth_cache_size = 10M, so
-  that repeated logins are remembered on both sides."""
+  paths, port, users, mail_location = maildir (ports and paths);
+  ssl = no (no certificate; no bench here uses TLS);
+  passdb and userdb are a file instead of PAM and the system's users, passwords are
+  ARGON2ID with the cost ours has, and auth_cache_size = 10M, so that repeated logins
+  are remembered on both sides."""
 
 
 class Dovecot(Server):

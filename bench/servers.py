@@ -14,7 +14,7 @@ from bench.packages import BenchError
 _TICKS = os.sysconf("SC_CLK_TCK")
 START_S_MAX = 30.0
 MEMORY_PAUSE_S = 0.25
-FAMILY_TURNS = 4
+FAMILY_TURNS = 2
 
 
 class Server:
@@ -60,7 +60,7 @@ class Server:
 class MemoryWatch:
     """Looks again and again at the memory of a server; keeps the peak.
 
-    A process started by the server is noticed within a second.
+    A process started by the server is noticed within half a second.
     """
 
     def __init__(self, server: Server) -> None:

@@ -1,0 +1,232 @@
+"""The scenarios: each does one kind of work on one server and measures it.
+
+Every run has a server of its own, started afresh, and a short run before that counts
+for nothing. Operations are as many as each server does in about ten seconds.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bench.ground import Ground, SentCount, run
+from bench.mailboxes import LETTERS, PASSWORD, Mailboxes
+from bench.measures import OURS, Measure, Sample
+from bench.ours import Postroom
+from bench.postfix import Postfix
+from bench.servers import MemoryWatch, Server
+
+WARM_UP = 200
+NEWCOMERS = 60
+SAME_RATE = 200
+
+
+class Scenario(NamedTuple):
+    """One scenario.
+
+    Attributes:
+        peer: the server that ours is measured beside.
+        needs_packages: whether our own side needs programs of the Debian packages.
+    """
+
+    key: str
+    title: str
+    peer: str
+    measures: tuple[Measure, ...]
+    run: Callable[[Ground, str], Sample]
+    needs_packages: bool = False
+
+
+def accept(ground: Ground, side: str) -> Sample:
+    """(a) A new connection for each message."""
+    return _accept(ground, side, ground.count(20_000 if side == OURS else 6_000))
+
+
+def kept(ground: Ground, side: str) -> Sample:
+    """(b) Twenty connections that are kept."""
+    return _accept(ground, side, ground.count(30_000 if side == OURS else 7_000), "-d")
+
+
+def _accept(ground: Ground, side: str, count: int, *options: str) -> Sample:
+    key = "kept" if "-d" in options else "accept"
+    with ground.mail_server(side) as server, MemoryWatch(server) as memory:
+        _warm_up(ground, server)
+        sent, cpu_s = SentCount(server.log), server.cpu_s()
+        took_s = ground.smtp_source(server.port, count, "b@dst.test", *options)
+        begin = time.perf_counter()
+        sent.wait_for(count)
+        cpu_us = (server.cpu_s() - cpu_s) / count * 1e6
+        details = {"count": count, "drained_after_s": time.perf_counter() - begin}
+    rate = count / took_s
+    return Sample({key: rate}, {key: cpu_us}, memory.peak_octets, details)
+
+
+def relay(ground: Ground, side: str) -> Sample:
+    """(c) From smtp-source to smtp-sink, until the last message is there."""
+    count = ground.count(14_000 if side == OURS else 3_000)
+    with ground.mail_server(side) as server, MemoryWatch(server) as memory:
+        _warm_up(ground, server)
+        cpu_s, begin = server.cpu_s(), time.perf_counter()
+        with ground.sink(count) as sink:
+            accepted_s = ground.smtp_source(server.port, count, "b@relay.test")
+            sink_cpu_s = sink.wait()
+            took_s = time.perf_counter() - begin
+        cpu_us = (server.cpu_s() - cpu_s) / count * 1e6
+    details = {
+        "count": count,
+        "accepted_s": accepted_s,
+        "sink_cpu_share": sink_cpu_s / took_s,
+    }
+    figures = {"relay": count / took_s}
+    return Sample(figures, {"relay": cpu_us}, memory.peak_octets, details)
+
+
+def pop3(ground: Ground, side: str) -> Sample:
+    """(d) Logins, and fetching."""
+    mailboxes = Mailboxes(ground.count(NEWCOMERS))
+    figures: dict[str, float] = {}
+    cpu_us: dict[str, float] = {}
+    details: dict[str, float] = {}
+
+    def measure(key: str, server: Server, port: int, **options: object) -> None:
+        cpu_s = server.cpu_s()
+        made = ground.load("load_pop3", port=port, password=PASSWORD, **options)
+        cpu_us[key] = (server.cpu_s() - cpu_s) / made["count"] * 1e6
+        figures[key] = made["count"] / made["wall_s"]
+        details.update({f"{key}_{name}": value for name, value in made.items()})
+
+    loopers = ",".join(mailboxes.loopers)
+    with (
+        ground.pop3_server(side, mailboxes) as (server, port),
+        MemoryWatch(server) as memory,
+    ):
+        newcomers = ",".join(mailboxes.newcomers)
+        measure("first", server, port, mode="session", users=newcomers)
+        # Each of our workers remembers by itself: log in often enough to meet all.
+        measure("warm", server, port, mode="session", users=loopers, times=10)
+        times = ground.count(400 if side == OURS else 250)
+        again = {"mode": "session", "users": loopers, "times": times}
+        measure("again", server, port, **again)
+        times = ground.count(40)
+        measure("fetch", server, port, mode="fetch", users=loopers, times=times)
+    return Sample(figures, cpu_us, memory.peak_octets, details)
+
+
+def latency(ground: Ground, side: str) -> Sample:
+    """(e) How long a commit takes while 200 sessions and deliveries are at work."""
+    figures: dict[str, float] = {}
+    cpu_us: dict[str, float] = {}
+    details: dict[str, float] = {}
+    with (
+        ground.sink(),
+        ground.mail_server(side) as server,
+        MemoryWatch(server) as memory,
+    ):
+        _warm_up(ground, server)
+        for key, rate in (("same", SAME_RATE), ("full", 0)):
+            sent, cpu_s = SentCount(server.log), server.cpu_s()
+            made = ground.load(
+                "load_smtp",
+                port=server.port,
+                to="b@relay.test",
+                sessions=200,
+                rate=rate,
+                seconds=ground.seconds(5),
+            )
+            sent.wait_for(int(made["count"]))
+            figures[f"{key}_p50"] = made["p50_ms"]
+            figures[f"{key}_p99"] = made["p99_ms"]
+            if sent.count:
+                cpu_us[f"{key}_p50"] = (server.cpu_s() - cpu_s) / sent.count * 1e6
+            details.update({f"{key}_{name}": value for name, value in made.items()})
+    return Sample(figures, cpu_us, memory.peak_octets, details)
+
+
+def sendmail(ground: Ground, side: str) -> Sample:
+    """(f) A hundred calls of the command, one after another."""
+    letter = b"Subject: a letter\nTo: b@dst.test\n\n" + b"A line of the letter.\n" * 20
+    count = ground.count(100)
+    with ground.mail_server(side) as server, MemoryWatch(server) as memory:
+        command = [*server.sendmail_command(), "b@dst.test"]
+        for _ in range(5):
+            run(command, server.environment, letter)
+        time.sleep(0.5)
+        sent, cpu_s, our_cpu = SentCount(server.log), server.cpu_s(), os.times()
+        begin = time.perf_counter()
+        for _ in range(count):
+            run(command, server.environment, letter)
+        took_s = time.perf_counter() - begin
+        used = os.times()
+        command_s = used.children_user + used.children_system
+        command_s -= our_cpu.children_user + our_cpu.children_system
+        sent.wait_for(count)
+        cpu_us = (server.cpu_s() - cpu_s + command_s) / count * 1e6
+    details = {"count": count, "command_cpu_ms": command_s / count * 1e3}
+    figures = {"call": took_s / count * 1e3}
+    return Sample(figures, {"call": cpu_us}, memory.peak_octets, details)
+
+
+def _warm_up(ground: Ground, server: Postroom | Postfix) -> None:
+    """Let the server start all it needs, and wait until it rests again."""
+    sent = SentCount(server.log)
+    ground.smtp_source(server.port, WARM_UP, "b@dst.test")
+    sent.wait_for(WARM_UP)
+
+
+SCENARIOS = (
+    Scenario(
+        "accept",
+        "(a) accept, a connection for each message",
+        "Postfix",
+        (Measure("accept", "messages accepted", "/s", True, 4),),
+        accept,
+        True,
+    ),
+    Scenario(
+        "kept",
+        "(b) accept, kept connections",
+        "Postfix",
+        (Measure("kept", "messages accepted", "/s", True, 6),),
+        kept,
+        True,
+    ),
+    Scenario(
+        "relay",
+        "(c) relay, end to end",
+        "Postfix",
+        (Measure("relay", "messages through", "/s", True, 4),),
+        relay,
+        True,
+    ),
+    Scenario(
+        "pop3",
+        f"(d) POP3, {LETTERS} messages of 4 KiB",
+        "Dovecot",
+        (
+            Measure("first", "sessions, first login", "/s", True),
+            Measure("again", "sessions, repeated login", "/s", True, 0.5),
+            Measure("fetch", "RETR", "/s", True, 0.5),
+        ),
+        pop3,
+    ),
+    Scenario(
+        "latency",
+        "(e) final dot to 250, 200 sessions and relaying",
+        "Postfix",
+        (
+            Measure("same_p50", f"median at {SAME_RATE}/s on both", "ms", False),
+            Measure("same_p99", f"99 % at {SAME_RATE}/s on both", "ms", False),
+            Measure("full_p50", "median at each one's full load", "ms", False),
+            Measure("full_p99", "99 % at each one's full load", "ms", False),
+        ),
+        latency,
+        True,
+    ),
+    Scenario(
+        "sendmail",
+        "(f) sendmail b@dst.test < letter",
+        "Postfix",
+        (Measure("call", "a call", "ms", False, 2),),
+        sendmail,
+    ),
+)
