@@ -85,8 +85,10 @@ class Acceptor:
             message_id=message_id,
         )
         listeners = self._dispatcher.listeners
-        finished = listeners.add(queue_id, say, len(recipients)) if say else None
         waits = bool(held) or envelope.hold_until_us > envelope.arrival_us
+        finished = None
+        if say and not waits:  # else there is nothing to hear for a long time
+            finished = listeners.add(queue_id, say, len(recipients))
         try:
             await self._queue(new, waits=waits)
         except BaseException:
@@ -121,8 +123,11 @@ class Acceptor:
             if at_once:
                 self._dispatcher.withdraw(next(iter(hops)), lane)
             raise
-        if at_once:
+        if leases:
             self._dispatcher.start(leases)
+        elif at_once:  # the clock went back: it is not due yet
+            self._dispatcher.withdraw(next(iter(hops)), lane)
+            self._dispatcher.look_again()
         elif not waits:
             for hop in hops:
                 self._dispatcher.due(hop, lane)

@@ -4,14 +4,15 @@ It joins four parts and decides nothing itself: the scheduler says what may star
 spool leases it, an agent tries it, and what came of it goes back to spool, scheduler,
 log and, if it failed for good, to the sender. An attempt that ends in an exception is
 deferred and logged; a result that the spool cannot take is offered again until it can.
+Whatever happens, each lease is given back to the spool and each start to the schedule.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import NamedTuple
 
-from postroom.mail.now import SECOND_US, Now
-from postroom.mail.outcome import Attempt, Deferred, Outcome
+from postroom.mail.now import MINUTE_US, SECOND_US, Now
+from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
 from postroom.mail.route import Route
 from postroom.observe.events import AttemptDone
 from postroom.policy.session import OutcomeSubject, Session
@@ -26,7 +27,11 @@ from postroom.spool.spool import Fenced, Lease, NewMessage, Settle, SpoolError
 
 HOPS_PER_SCAN_MAX = 10_000
 _SCAN_PAUSE_US_MIN = SECOND_US
+_SCAN_SHARE = 10
+"""At most one part in so many of the time is spent on searching."""
 _SETTLE_PAUSE_S = 1.0
+_FAULT_PAUSE_US = 5 * MINUTE_US
+"""When mail is looked at again whose handling was broken off by a fault of ours."""
 
 
 class Parts(NamedTuple):
@@ -39,13 +44,21 @@ class Parts(NamedTuple):
     listeners: Listeners
 
 
+class Span(NamedTuple):
+    """From when to when something took."""
+
+    began: Now
+    ended: Now
+
+
 class Dispatcher:
     """Runs the attempts of one worker."""
 
     def __init__(self, parts: Parts, settings: DeliverSettings) -> None:
         self._parts = parts
         self._settings = settings
-        self._running: dict[asyncio.Task[None], int] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._trying: dict[asyncio.Task[object], int] = {}
         self._stirred = asyncio.Event()
         self._wake_mono_us: int | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
@@ -111,8 +124,10 @@ class Dispatcher:
             self._wake_handle.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
-        for task in list(self._running):
+        left = list(self._running)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _scan(self) -> int:
         now = self._parts.shop.clock()
@@ -129,13 +144,16 @@ class Dispatcher:
             return interval
         if next_us is None:
             return interval
-        return min(interval, max(next_us - now.utc_us, _SCAN_PAUSE_US_MIN))
+        took_us = self._parts.shop.clock().mono_us - now.mono_us
+        pause_us = max(_SCAN_PAUSE_US_MIN, took_us * _SCAN_SHARE)
+        return min(interval, max(next_us - now.utc_us, pause_us))
 
     def _cancel_overdue(self, now: Now) -> None:
+        """Cut agents off that take too long; what has a result is left to settle it."""
         oldest = now.mono_us - self._settings.attempt_timeout
-        for task, started in self._running.items():
-            if started < oldest:
-                task.cancel()
+        for task in [task for task, began in self._trying.items() if began < oldest]:
+            del self._trying[task]
+            task.cancel()
 
     def _pump(self) -> None:
         if self._draining:
@@ -143,9 +161,7 @@ class Dispatcher:
         scheduler = self._parts.scheduler
         now = self._parts.shop.clock()
         for claim in scheduler.next(now):
-            task = asyncio.create_task(self._claim(claim))
-            self._running[task] = now.mono_us
-            task.add_done_callback(self._forget)
+            self._run(self._claim(claim))
         self._arm(scheduler.wake_at(now), now)
 
     def _arm(self, mono_us: int | None, now: Now) -> None:
@@ -176,32 +192,38 @@ class Dispatcher:
             leases = await spool.claim(claim.hop, claim.lane, claim.count, clock())
         except SpoolError as error:
             self._parts.shop.tell_spool(error)
-        scheduler.claimed(claim.hop, claim.lane, claim.count, len(leases), clock())
+        finally:
+            got = len(leases)
+            scheduler.claimed(claim.hop, claim.lane, claim.count, got, clock())
         if claim.put_off is not None:
-            await self._put_off(leases, claim.put_off)
+            put_off = (self._put_off(lease, claim.put_off) for lease in leases)
+            await asyncio.gather(*put_off)
         else:
             for lease in leases:
                 self._spawn(lease)
         self._pump()
 
-    async def _put_off(self, leases: Sequence[Lease], put_off: PutOff) -> None:
+    async def _put_off(self, lease: Lease, put_off: PutOff) -> None:
         now = self._parts.shop.clock()
-        for lease in leases:
-            outcomes = [put_off.outcome] * len(lease.numbers)
-            settled, new = await self._parts.settler.judge(
-                lease, outcomes, now, due_us=put_off.due_us
-            )
-            await self._settle(lease, settled, new)
-            self._parts.listeners.tried(lease.queue_id, len(lease.numbers))
-            self._look_for(new)
+        outcomes = [put_off.outcome] * len(lease.numbers)
+        settled, new = await self._judge(lease, outcomes, now, put_off.due_us)
+        await self._settle(lease, settled, new)
+        agent = lease.route.agent if lease.route else ""
+        ended = [i for i, each in enumerate(settled) if each.due_us is None]
+        self._tell(lease, agent, outcomes, settled, ended, Span(now, now))
+        self._parts.listeners.tried(lease.queue_id, len(lease.numbers))
+        self._look_for(new)
 
     def _spawn(self, lease: Lease) -> None:
-        task = asyncio.create_task(self._attempt(lease))
-        self._running[task] = self._parts.shop.clock().mono_us
+        self._run(self._attempt(lease))
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        self._running.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._parts.shop.tell(f"delivery task failed: {error!r}", level="error")
 
@@ -212,44 +234,98 @@ class Dispatcher:
         in_hand.begin(lease.queue_id)
         try:
             if lease.route is None:
-                expanded = await parts.expander.expand(lease)
-                for hop, lane in expanded:
-                    parts.scheduler.due(hop, lane, parts.shop.clock())
+                await self._expand(lease)
             else:
                 outcomes = await self._deliver(lease, lease.route)
         finally:
+            in_hand.done(lease.queue_id)
             parts.scheduler.done(
                 _hop_of(lease), lease.lane, outcomes, parts.shop.clock()
             )
             self._pump()
+
+    async def _expand(self, lease: Lease) -> None:
+        parts = self._parts
+        try:
+            expanded = await parts.expander.expand(lease)
+        except Fenced:
+            self._tell_fenced(lease)
+        except Exception as error:  # not done: it goes on at its cursor later
+            if isinstance(error, SpoolError):
+                parts.shop.tell_spool(error)
+            else:
+                what = f"{lease.queue_id}: expansion failed: {error!r}"
+                parts.shop.tell(what, level="error")
+            due_us = parts.shop.now_us() + _FAULT_PAUSE_US
+            settled = [
+                Settle(n, due_us, "Deferred: internal error") for n in lease.numbers
+            ]
+            await self._settle(lease, settled, ())
+        else:
+            for hop, lane in expanded:
+                parts.scheduler.due(hop, lane, parts.shop.clock())
 
     async def _deliver(self, lease: Lease, route: Route) -> Sequence[Outcome]:
         parts = self._parts
         began = parts.shop.clock()
         outcomes = await self._try(lease, route, began)
         ended = parts.shop.clock()
-        settled, new = await parts.settler.judge(lease, outcomes, ended)
+        settled, new = await self._judge(lease, outcomes, ended)
         await self._settle(lease, settled, new)
         count = len(lease.numbers)
-        for i, outcome in enumerate(outcomes):
-            parts.shop.emit(
+        span = Span(began, ended)
+        self._tell(lease, route.agent, outcomes, settled, range(count), span)
+        parts.listeners.tried(lease.queue_id, count)
+        self._look_for(new)
+        if parts.shop.generation().chain.has("outcome"):
+            await self._observe(lease, route, outcomes, ended)
+        return outcomes
+
+    async def _judge(
+        self,
+        lease: Lease,
+        outcomes: Sequence[Outcome],
+        now: Now,
+        due_us: int | None = None,
+    ) -> tuple[Sequence[Settle], Sequence[NewMessage]]:
+        """Ask the settler; if it fails, what was delivered goes, the rest waits."""
+        try:
+            return await self._parts.settler.judge(lease, outcomes, now, due_us=due_us)
+        except Exception as error:  # a bug must not lose, block or repeat mail
+            what = f"{lease.queue_id}: cannot be judged: {error!r}"
+            self._parts.shop.tell(what, level="error")
+        later_us = now.utc_us + _FAULT_PAUSE_US
+        return [
+            Settle(number)
+            if isinstance(outcome, Delivered)
+            else Settle(number, later_us, "Deferred: internal error")
+            for number, outcome in zip(lease.numbers, outcomes, strict=True)
+        ], ()
+
+    def _tell(
+        self,
+        lease: Lease,
+        agent: str,
+        outcomes: Sequence[Outcome],
+        settled: Sequence[Settle],
+        which: Sequence[int],
+        span: "Span",
+    ) -> None:
+        began, ended = span
+        for i in which:
+            self._parts.shop.emit(
                 AttemptDone(
                     utc_us=ended.utc_us,
                     queue_id=lease.queue_id,
                     recipient=lease.envelope.recipients[i].address,
-                    outcome=outcome,
-                    agent=route.agent,
+                    outcome=outcomes[i],
+                    agent=agent,
                     tries=lease.tries[i] + 1,
                     delay_us=max(ended.utc_us - lease.envelope.arrival_us, 0),
                     transfer_us=ended.mono_us - began.mono_us,
                     next_us=settled[i].due_us or 0,
                 )
             )
-        parts.listeners.tried(lease.queue_id, count)
-        self._look_for(new)
-        if parts.shop.generation().chain.has("outcome"):
-            await self._observe(lease, route, outcomes, ended)
-        return outcomes
 
     async def _observe(
         self, lease: Lease, route: Route, outcomes: Sequence[Outcome], now: Now
@@ -270,9 +346,11 @@ class Dispatcher:
             await chain.observe(session, subject)
 
     async def _try(self, lease: Lease, route: Route, now: Now) -> Sequence[Outcome]:
-        agent = self._parts.shop.generation().agents.get(route.agent)
+        generation = self._parts.shop.generation()  # in use until the attempt ends
+        agent = generation.agents.get(route.agent)
         count = len(lease.numbers)
-        if agent is None:
+        task = asyncio.current_task()
+        if agent is None or task is None:
             text = f"no delivery agent is called {route.agent}"
             return [Deferred("4.3.5", text)] * count
         attempt = Attempt(
@@ -285,18 +363,23 @@ class Dispatcher:
             say=self._parts.listeners.say_of(lease.queue_id),
             again=any(lease.tries),
         )
+        self._trying[task] = now.mono_us
         try:
             outcomes = await agent.deliver(attempt)
+            if len(outcomes) != count:
+                raise ValueError(f"{len(outcomes)} outcomes of {count}")
         except asyncio.CancelledError:
             if self._draining:
                 raise
+            task.uncancel()
             return [Deferred("4.4.7", "attempt took too long")] * count
         except Exception as error:  # a bug must not lose or block mail
             self._parts.shop.tell(
                 f"agent {route.agent} failed: {error!r}", level="error"
             )
             return [Deferred("4.3.0", "internal error")] * count
-        assert len(outcomes) == count
+        finally:
+            self._trying.pop(task, None)
         return outcomes
 
     async def _settle(
@@ -306,12 +389,14 @@ class Dispatcher:
             try:
                 return await self._parts.shop.spool.settle(lease, settled, new)
             except Fenced:
-                return self._parts.shop.tell(
-                    f"{lease.queue_id}: another worker has taken over", level="warning"
-                )
+                return self._tell_fenced(lease)
             except SpoolError as error:
                 self._parts.shop.tell_spool(error)
                 await asyncio.sleep(_SETTLE_PAUSE_S)
+
+    def _tell_fenced(self, lease: Lease) -> None:
+        what = f"{lease.queue_id}: another worker has taken over"
+        self._parts.shop.tell(what, level="warning")
 
     def _look_for(self, new: Sequence[NewMessage]) -> None:
         now = self._parts.shop.clock()

@@ -1,8 +1,9 @@
 """Queues reports: who is told of a failure or a delay, and by which message.
 
 The sender is told. If the message was a report itself (null sender), a failure is told
-to the address for double bounces, and a delay to nobody. A failure among the mail to
-that address goes nowhere: the log has it, and the circle ends.
+to the address for double bounces, and a delay to nobody. Such a double bounce carries
+a mark, and so does whatever comes of it (aliases, lists, reports about it): if that
+fails with a null sender nobody is told. The log has it, and the circle ends.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import msgspec
 from postroom.mail import dsn
 from postroom.mail.address import Address
 from postroom.mail.dsn_words import ReportKind
-from postroom.mail.envelope import Origin, Recipient
+from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.headers import edited_header, find
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
@@ -26,6 +27,9 @@ from postroom.schedule.settings import RetrySettings
 from postroom.services.lanes import lane_of
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import Lease, NewMessage, NewRecipient, RecipientState
+
+LAST = Origin(protocol="report", listener="double bounce")
+"""The origin of reports about reports, and of reports about those."""
 
 
 class Reported(NamedTuple):
@@ -61,8 +65,7 @@ class Reporter:
     ) -> tuple[NewMessage, ...]:
         """Return the reports due about an attempt, to be queued as it is settled.
 
-        Raises:
-            OSError: the body of the message cannot be read.
+        A body that cannot be read is left out of them.
         """
         new = []
         for kind, reported in (
@@ -78,7 +81,7 @@ class Reporter:
         if not sender.is_null:
             return sender
         last = self._double_bounce()
-        is_last = any(r.address == last for r in lease.envelope.recipients)
+        is_last = lease.envelope.origin == LAST
         if kind is ReportKind.FAILED and not is_last and last is not None:
             return last
         reason = "the message was a report itself"
@@ -106,7 +109,7 @@ class Reporter:
                 queue_id=lease.queue_id,
                 envelope=msgspec.structs.replace(envelope, sender=about.to),
                 header=edited_header(lease.message),
-                body=await _body(about.kind, lease),
+                body=await self._body(about.kind, lease),
             ),
             [dsn.RecipientResult(r, outcome, now.utc_us) for r, outcome in reported],
             dsn.Reporter(
@@ -120,11 +123,22 @@ class Reporter:
         self._tell(report_id, lease, about, report, now)
         return NewMessage(
             queue_id=report_id,
-            envelope=report.envelope,
+            envelope=msgspec.structs.replace(report.envelope, origin=_origin(envelope)),
             message=report.message,
             recipients=(await self._recipient(about.to, report.message, now),),
             message_id=_message_id(report),
         )
+
+    async def _body(self, kind: ReportKind, lease: Lease) -> bytes | None:
+        message = lease.message
+        if not dsn.wants_body(kind, lease.envelope, message.size):
+            return None
+        try:
+            return await message.body.read(0, message.body.size)
+        except OSError as error:
+            what = f"{lease.queue_id}: not in its report: {error}"
+            self._shop.tell(what, level="warning")
+            return None
 
     async def _recipient(
         self, address: Address, message: Message, now: Now
@@ -180,11 +194,10 @@ def _wanted(reported: Sequence[Reported], condition: str) -> list[Reported]:
     ]
 
 
-async def _body(kind: ReportKind, lease: Lease) -> bytes | None:
-    message = lease.message
-    if not dsn.wants_body(kind, lease.envelope, message.size):
-        return None
-    return await message.body.read(0, message.body.size)
+def _origin(about: Envelope) -> Origin:
+    if about.sender.is_null or about.origin == LAST:
+        return LAST
+    return Origin(protocol="report")
 
 
 def _message_id(report: dsn.Report) -> str:
