@@ -54,7 +54,6 @@ class Log(Protocol):
 EX_CONFIG = 78
 EX_OSERR = 71
 BACKOFF_FIRST_US = SECOND_US // 4
-BACKOFF_LAST_US = 30 * SECOND_US
 STEADY_US = 60 * SECOND_US
 """A worker that lived this long is not counted as crashing in a row."""
 
@@ -173,7 +172,10 @@ class Supervisor:
         if ended.code == EX_CONFIG and not self._ready.is_set():
             self._give_up(f"{who}: the configuration does not work", EX_CONFIG)
             return
-        wait_us = min(BACKOFF_FIRST_US << min(crashes - 1, 20), BACKOFF_LAST_US)
+        wait_us = min(
+            BACKOFF_FIRST_US << min(crashes - 1, 20),
+            self._plan.process.restart_wait_max,
+        )
         self._tell(f"{who}; starting it anew in {wait_us / SECOND_US:.3g} s", "error")
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping], timeout=wait_us / SECOND_US)
