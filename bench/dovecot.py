@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.mailboxes import Mailboxes, give_away
+from bench.mailboxes import PASSWORD, Mailboxes, give_away
 from bench.packages import BenchError
 from bench.servers import Server, wait_for_port
 from postroom.testing.host import UNPRIVILEGED
@@ -15,9 +15,23 @@ DIFFERENCES = """\
 Dovecot runs with the defaults of its packages, apart from
   paths, port, users, mail_location = maildir (ports and paths);
   ssl = no (no certificate; no bench here uses TLS);
-  passdb and userdb are a file instead of PAM and the system's users, passwords are
-  ARGON2ID with the cost ours has, and auth_cache_size = 10M, so that repeated logins
-  are remembered on both sides."""
+  passdb and userdb are a file instead of PAM and the system's users; who logs in for
+  the first time has a password under ARGON2ID with the cost ours has, but who logs in
+  again and again has one that is not hashed at all: Dovecot hashes at every login,
+  whatever auth_cache_size is, while Postroom remembers a password that was right.
+Out of the box Dovecot starts two processes for each session. "Tuned" is its
+  high-performance mode: processes are kept (pop3-login: service_count = 0,
+  process_min_avail = 2; pop3: service_count = 1000, process_min_avail = 8)."""
+_TUNED = """
+service pop3-login {
+  service_count = 0
+  process_min_avail = 2
+}
+service pop3 {
+  service_count = 1000
+  process_min_avail = 8
+}
+"""
 
 
 class Dovecot(Server):
@@ -26,13 +40,20 @@ class Dovecot(Server):
     name = "Dovecot"
 
     def __init__(
-        self, root: Path, folder: Path, port: int, mailboxes: Mailboxes
+        self,
+        root: Path,
+        folder: Path,
+        port: int,
+        mailboxes: Mailboxes,
+        *,
+        tuned: bool,
     ) -> None:
         super().__init__()
         self._root = root
         self._folder = folder
         self.port = port
         self._mailboxes = mailboxes
+        self._more = _TUNED if tuned else ""
 
     def start(self) -> None:
         """Write the configuration afresh and start it in the foreground."""
@@ -43,11 +64,14 @@ class Dovecot(Server):
         for name in ("dovecot", "dovenull"):
             _ensure_user(name)
         entry = pwd.getpwnam(UNPRIVILEGED)
+        account = f"{entry.pw_uid}:{entry.pw_gid}::{self._folder}"
+        first = (f"{{ARGON2ID}}{self._mailboxes.secret}", self._mailboxes.newcomers)
+        again = (f"{{PLAIN}}{PASSWORD}", self._mailboxes.loopers)
         (self._folder / "passwd").write_text(
             "".join(
-                f"{user}:{{ARGON2ID}}{self._mailboxes.secret}"
-                f":{entry.pw_uid}:{entry.pw_gid}::{self._folder}\n"
-                for user in self._mailboxes.users
+                f"{user}:{password}:{account}\n"
+                for password, users in (first, again)
+                for user in users
             )
         )
         self._write_configuration()
@@ -80,7 +104,6 @@ log_path = {self._folder}/log
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain
-auth_cache_size = 10M
 mail_location = maildir:{self._folder}/mail/%u
 first_valid_uid = 1
 default_internal_user = dovecot
@@ -101,7 +124,7 @@ userdb {{
   driver = passwd-file
   args = {self._folder}/passwd
 }}
-""")
+{self._more}""")
 
 
 def _ensure_user(name: str) -> None:

@@ -70,9 +70,15 @@ class Ground:
 
     @contextmanager
     def pop3_server(
-        self, side: str, mailboxes: Mailboxes
+        self, side: str, mailboxes: Mailboxes, *, tuned: bool = False
     ) -> Iterator[tuple[Server, int]]:
-        """Start a POP3 server afresh; gives its port too."""
+        """Start a POP3 server afresh; gives its port too.
+
+        Args:
+            side: which.
+            mailboxes: what it gives out.
+            tuned: whether Dovecot is to keep its processes.
+        """
         server: Server
         if side == OURS:
             server = self._postroom(mailboxes)
@@ -80,7 +86,8 @@ class Ground:
         else:
             port = self.ports.dovecot
             check_free("127.0.0.1", port)
-            server = Dovecot(self._unpacked, self.folder / "dovecot", port, mailboxes)
+            folder = self.folder / "dovecot"
+            server = Dovecot(self._unpacked, folder, port, mailboxes, tuned=tuned)
         with self._running(server):
             yield server, port
 
