@@ -72,3 +72,8 @@ class Change(msgspec.Struct):
     frees: bool = False
     result: Any = None
     error: Exception | None = None
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it only takes away: if it is lost, an attempt is repeated."""
+        return self.frees and self.act is None

@@ -136,6 +136,10 @@ class Shard:
         """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
         return self._space.has(octets)
 
+    def expect(self, messages: int) -> None:
+        """Take the hint that so many more (or fewer) messages are on their way."""
+        self._writer.arriving += messages
+
     async def accept(
         self, message: NewMessage, *, claim: bool = False
     ) -> Sequence[Lease]:

@@ -226,6 +226,13 @@ class Spool(Protocol):
     def check_space(self, octets: int) -> bool:
         """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
 
+    def expect(self, messages: int) -> None:
+        """Take the hint that so many more messages are being received.
+
+        Negative when they have come, or will not. While some are on their way a
+        commit may be delayed by a few milliseconds, to be shared by more of them.
+        """
+
     async def accept(
         self, message: NewMessage, *, claim: bool = False
     ) -> Sequence[Lease]:
