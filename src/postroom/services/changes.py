@@ -38,8 +38,9 @@ async def apply_changes(
     """Return the message, its recipients and its state with all changes made.
 
     A recipient that is added goes through the router like any other; one the router
-    does not know is left out. What was received stays as it is: changes to the header
-    are kept as edits.
+    does not know, or that is there already, is left out. One that cannot be looked up
+    now is looked up after acceptance, as an alias is. What was received stays as it
+    is: changes to the header are kept as edits.
     """
     message, held = begun.message, begun.held
     routed = list(begun.routed)
@@ -57,7 +58,8 @@ async def apply_changes(
                 message = Message(message.header, MemoryBody(body), message.edits)
             case AddRecipient(address):
                 routing = await drive(router.classify(address), facts)
-                if routing.kind in ("local", "relay"):
+                there = any(r.recipient.address == address for r in routed)
+                if routing.kind != "unknown" and not there:
                     routed.append(Routed(Recipient(address), routing.to_route()))
             case RemoveRecipient(address):
                 routed = [r for r in routed if r.recipient.address != address]

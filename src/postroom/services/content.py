@@ -45,11 +45,13 @@ class Content:
         self._held_octets = tools.shop.spool.body_memory_octets_max
         self._chunks: list[bytes] = []
         self._octets = 0
+        self._memory_max = self._held_octets
         self._header = b""
         self._has_separator = False
         self._writer: BodyWriter | None = None
         self._failure: Reply | None = None
         self._say: Say | None = None
+        self._is_expected = False
         self.finished: Future[None] | None = None
 
     @classmethod
@@ -61,15 +63,20 @@ class Content:
         content = cls(tools, generation)
         if not tools.budget.try_take(content._held_octets):
             await tools.budget.take(content._held_octets)
+        tools.shop.spool.expect(1)
+        content._is_expected = True
         return content
 
     async def abandon(self) -> None:
-        """Throw away what came so far; nothing was promised."""
-        await self._drop()
-        self.release()
+        """Throw away what is not the queue's by now, and give back the memory."""
+        try:
+            await self._drop()
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Give back the memory."""
+        self._expect_no_more()
         if self._held_octets:
             self._tools.budget.give_back(self._held_octets)
             self._held_octets = 0
@@ -82,7 +89,7 @@ class Content:
             return self._write(data)
         self._chunks.append(data)
         self._octets += len(data)
-        if self._octets > self._tools.shop.spool.body_memory_octets_max:
+        if self._octets > self._memory_max:
             return self._move_to_disk()
         return None
 
@@ -116,6 +123,9 @@ class Content:
         self, session: Session, envelope: Envelope, routings: Sequence[Routing]
     ) -> Reply:
         message = await self._message()
+        if len(message.header) > self._generation.receive.header_octets_max:
+            await self._drop()
+            return _HEADER_TOO_LARGE
         verdict = await self._judge(session, envelope, message)
         match verdict:
             case Reject(reply=reply) | Defer(reply=reply):
@@ -137,6 +147,8 @@ class Content:
             changed = await apply_changes(
                 changed, changes, generation.router, generation.facts
             )
+        if changed.message.body is not message.body:
+            await self._drop()  # its file is nobody's
         if not changed.routed:
             return await self._discard("policy removed every recipient")
         routed = await self._choose_routes(session, envelope, changed.routed)
@@ -148,6 +160,7 @@ class Content:
         # From here on the body may be the queue's: an attempt to keep it whose end
         # nobody saw must not take it away. What is not kept is an orphan, swept later.
         writer, self._writer = self._writer, None
+        self._expect_no_more()
         try:
             self.finished = await self._tools.acceptor.accept(
                 self.queue_id,
@@ -162,6 +175,11 @@ class Content:
             await self._drop()
             raise
         return replies.queued(self.queue_id)
+
+    def _expect_no_more(self) -> None:
+        if self._is_expected:
+            self._is_expected = False
+            self._tools.shop.spool.expect(-1)
 
     async def _message(self) -> Message:
         if self._writer is not None:
@@ -233,13 +251,22 @@ class Content:
     async def _move_to_disk(self) -> None:
         content = b"".join(self._chunks)
         header, rest, has_separator = split_message(content)
-        if not rest or len(header) > self._generation.receive.header_octets_max:
-            self._failure = _HEADER_TOO_LARGE
+        if not (has_separator or b"\n" in rest):  # the header may go on
+            self._wait_for_header(content)
             return
         self._chunks = []
         self._header, self._has_separator = header, has_separator
         self._writer = self._tools.shop.spool.body_writer(self.queue_id)
         await self._write(rest)
+
+    def _wait_for_header(self, content: bytes) -> None:
+        limit = int(self._generation.receive.header_octets_max)
+        if self._octets > limit:
+            self._chunks = []
+            self._failure = _HEADER_TOO_LARGE
+        else:
+            self._chunks = [content]
+            self._memory_max = min(2 * self._octets, limit)
 
     async def _write(self, data: bytes) -> None:
         assert self._writer is not None

@@ -75,6 +75,7 @@ class SmtpSession:
         self._routings: list[Routing] = []
         self._content: Content | None = None
         self._leaving = ""
+        self._is_ending = False
         self._thrown_away = False
 
     async def run(self) -> str:
@@ -126,7 +127,11 @@ class SmtpSession:
                 await stream.drain()
             if self._leaving:
                 return self._leaving
-            await self._read()
+            if self._is_ending and self._sender is None:
+                self._core.farewell(_SHUTDOWN)
+                self._leaving = "shutdown"
+            else:
+                await self._read()
 
     async def _read(self) -> None:
         receive = self._generation.receive
@@ -137,15 +142,9 @@ class SmtpSession:
         try:
             data = await self._stream.read()
         except StreamInterrupted:
-            self._interrupted()
+            self._is_ending = True  # once the transaction in hand is finished
             return
         self._core.receive(data)
-
-    def _interrupted(self) -> None:
-        """Leave between transactions; the one in hand may be finished first."""
-        if self._sender is None:
-            self._core.farewell(_SHUTDOWN)
-            self._leaving = "shutdown"
 
     # Asking and answering
 
@@ -252,7 +251,7 @@ class SmtpSession:
                 refusal=event.refusal,
             )
         finally:
-            content.release()
+            await content.abandon()  # what was accepted is not touched
         if reply.is_positive:
             self.messages += 1
         else:

@@ -9,13 +9,14 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
+from threading import Lock
 
 import msgspec
 
 from postroom.mail.ids import QueueId
 from postroom.spool.files import Files
 from postroom.spool.space import Space
-from postroom.spool.spool import SpoolFull, disk_error
+from postroom.spool.spool import SpoolError, SpoolFull, disk_error
 
 _PIECE_OCTETS = 256 << 10
 """What is gathered before it is handed to a thread."""
@@ -80,6 +81,9 @@ class FileBodyWriter:
         self._pending: list[bytes] = []
         self._pending_octets = 0
         self._size = 0
+        # A call that was cancelled may still be at work in its thread.
+        self._turn = Lock()
+        self._is_abandoned = False
 
     async def write(self, data: bytes) -> None:
         """Append. Raises ``SpoolError`` (``SpoolFull``) when it cannot."""
@@ -107,10 +111,16 @@ class FileBodyWriter:
     async def _in_thread(self, work: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._directory.threads, work)
+            await loop.run_in_executor(self._directory.threads, self._take_turn, work)
         except OSError as error:
             await self.abandon()
             raise disk_error(error) from error
+
+    def _take_turn(self, work: Callable[[], None]) -> None:
+        with self._turn:
+            if self._is_abandoned:
+                raise SpoolError(f"body {self._name} was thrown away")
+            work()
 
     def _append(self) -> None:
         files = self._directory.files
@@ -130,7 +140,9 @@ class FileBodyWriter:
         files.sync_directory(self._directory.path)
 
     def _abandon(self) -> None:
-        if self._descriptor >= 0:
-            self._directory.files.close(self._descriptor)
-            self._descriptor = -1
-        self._directory.remove([self._name])
+        with self._turn:
+            self._is_abandoned = True
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                self._directory.files.close(descriptor)
+            self._directory.remove([self._name])

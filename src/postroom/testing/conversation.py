@@ -1,0 +1,69 @@
+"""A client as a list of octets: what an SMTP session reads, and what it wrote.
+
+Each piece is what one ``read`` returns; an exception among them is raised, and a
+function is called before the next. After the last piece the client has gone.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+Piece = bytes | str | Exception | Callable[[], Awaitable[None] | None]
+
+
+class ListConversation:
+    """A ``Conversation`` from a list. Texts get the line ends of SMTP."""
+
+    def __init__(self, *pieces: Piece) -> None:
+        self._pieces = deque(pieces)
+        self.written = b""
+        self.deadlines: list[int | None] = []
+        self.is_closed = False
+        self.peer_ip = "127.0.0.1"
+        self.peer_port = 4242
+
+    async def read(self) -> bytes:
+        """Return the next piece."""
+        while self._pieces:
+            piece = self._pieces.popleft()
+            match piece:
+                case bytes():
+                    return piece
+                case str():
+                    return piece.replace("\n", "\r\n").encode()
+                case Exception():
+                    raise piece
+            waiting = piece()
+            if waiting is not None:
+                await waiting
+        return b""
+
+    def write(self, data: bytes) -> None:
+        """Keep what was written."""
+        self.written += data
+
+    async def drain(self) -> None:
+        """Take it at once."""
+
+    def set_deadline(self, mono_us: int | None) -> None:
+        """Note it."""
+        self.deadlines.append(mono_us)
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+    @property
+    def replies(self) -> list[str]:
+        """The lines that were written."""
+        return self.written.decode().splitlines()
+
+    @property
+    def codes(self) -> list[str]:
+        """The first word and, if there is one, the status of each last reply line."""
+        last = [line for line in self.replies if line[3:4] != "-"]
+        return [" ".join(_code_and_status(line)) for line in last]
+
+
+def _code_and_status(line: str) -> list[str]:
+    words = line.split()
+    return words[: 2 if len(words) > 1 and words[1].count(".") == 2 else 1]
