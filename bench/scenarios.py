@@ -19,6 +19,8 @@ from bench.servers import MemoryWatch, Server
 WARM_UP = 200
 NEWCOMERS = 60
 SAME_RATE = 200
+SAME_RATE_SESSIONS = 80  # Postfix serves a hundred at a time
+_SAME = f"{SAME_RATE}/s, {SAME_RATE_SESSIONS} sessions"
 
 
 class Scenario(NamedTuple):
@@ -129,22 +131,25 @@ def latency(ground: Ground, side: str) -> Sample:
         MemoryWatch(server) as memory,
     ):
         _warm_up(ground, server)
-        for key, rate in (("same", SAME_RATE), ("full", 0)):
+        for key, sessions, rate in (
+            ("same", SAME_RATE_SESSIONS, SAME_RATE),
+            ("full", 200, 0),
+        ):
             sent, cpu_s = SentCount(server.log), server.cpu_s()
             made = ground.load(
                 "load_smtp",
                 port=server.port,
                 to="b@relay.test",
-                sessions=200,
+                sessions=sessions,
                 rate=rate,
                 seconds=ground.seconds(5),
             )
-            sent.wait_for(int(made["count"]))
+            if rate:
+                sent.wait_for(int(made["count"]))
+                cpu_us["same_p50"] = (server.cpu_s() - cpu_s) / sent.count * 1e6
             figures[f"{key}_p50"] = made["p50_ms"]
             figures[f"{key}_p99"] = made["p99_ms"]
             figures[f"{key}_rate"] = made["count"] / made["wall_s"]
-            if sent.count:
-                cpu_us[f"{key}_p50"] = (server.cpu_s() - cpu_s) / sent.count * 1e6
             details.update({f"{key}_{name}": value for name, value in made.items()})
     return Sample(figures, cpu_us, memory.peak_octets, details)
 
@@ -219,14 +224,14 @@ SCENARIOS = (
     ),
     Scenario(
         "latency",
-        "(e) final dot to 250, 200 sessions and relaying",
+        "(e) final dot to 250, while mail is relayed",
         "Postfix",
         (
-            Measure("same_p50", f"median at {SAME_RATE}/s on both", "ms", False),
-            Measure("same_p99", f"99 % at {SAME_RATE}/s on both", "ms", False),
-            Measure("full_rate", "messages accepted at full load", "/s", True),
-            Measure("full_p50", "median at each one's full load", "ms", False),
-            Measure("full_p99", "99 % at each one's full load", "ms", False),
+            Measure("same_p50", f"median, {_SAME}", "ms", False),
+            Measure("same_p99", f"99 %, {_SAME}", "ms", False),
+            Measure("full_rate", "accepted at full load, 200 sessions", "/s", True),
+            Measure("full_p50", "median, full load, 200 sessions", "ms", False),
+            Measure("full_p99", "99 %, full load, 200 sessions", "ms", False),
         ),
         latency,
         True,
