@@ -81,9 +81,9 @@ class Expander:
             reports = await self._reports(lease, recipient, found.problems, now)
             number = lease.numbers[index]
             added = (*new, *reports)
-            await self._shop.spool.expand(lease, number, own, found.cursor, added)
+            spool = self._shop.spool
+            children += await spool.expand(lease, number, own, found.cursor, added)
             self._tell(lease, recipient, found, now)
-            children += len(own)
             due |= {(_hop(c.route), c.lane) for c in own}
             due |= {(_hop(r.route), r.lane) for n in added for r in n.recipients}
             if found.cursor is None:

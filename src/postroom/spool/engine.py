@@ -230,7 +230,7 @@ class Shard:
         children: Sequence[NewRecipient],
         cursor: int | None,
         new: Sequence[NewMessage] = (),
-    ) -> None:
+    ) -> int:
         """Add children of an EXPANDING recipient. See ``Spool.expand``."""
         assert len(children) <= CHILDREN_MAX
         message = to_number(lease.queue_id)
@@ -238,7 +238,7 @@ class Shard:
         added = [rows.message_rows(each) for each in new]
         self._book.begin_settle(message, lease)
         ended = cursor is None
-        await self._change(
+        count: int = await self._change(
             Change(
                 self._loop.create_future(),
                 new=added,
@@ -249,6 +249,7 @@ class Shard:
                 frees=True,
             )
         )
+        return count
 
     async def due_hops(self, now: Now, limit: int) -> Sequence[DueHop]:
         """Return hops with something due. See ``Spool.due_hops``.

@@ -276,10 +276,11 @@ class Spool(Protocol):
         children: Sequence[NewRecipient],
         cursor: int | None,
         new: Sequence[NewMessage] = (),
-    ) -> None:
+    ) -> int:
         """Add children of an EXPANDING recipient, at most 1,000 a call.
 
-        Children are unique per message and address: those already there are skipped.
+        Returns how many were added: they are unique per message and address, and
+        those already there are skipped.
         ``cursor`` is where to go on after a crash; None ends the expansion, and the
         parent is gone. ``new`` are second envelopes (lists with an owner).
         """

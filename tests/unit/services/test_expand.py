@@ -1,0 +1,222 @@
+"""Aliases and lists after acceptance: nobody lost, nobody twice, all told."""
+
+from pathlib import Path
+
+import pytest
+
+from postroom.mail.envelope import Recipient
+from postroom.mail.outcome import Deferred, Failed
+from postroom.observe.events import AttemptDone, RecipientExpanded, ReportQueued
+from postroom.services.accept import Routed
+from postroom.spool.spool import Fenced, SpoolError, SpoolFull
+from postroom.testing.spool import Letters
+from postroom.testing.workbench import Bench, Plan, bench
+
+MEMBERS = [f"m{number}@far.test" for number in range(2_500)]
+BETTY = "betty@gonzo.test"
+
+
+async def send(b: Bench, *aliases: str, sender: str = BETTY) -> None:
+    letter = b.letter(*(f":{alias}@gonzo.test" for alias in aliases), sender=sender)
+    await b.shard.accept(letter)
+    for _ in range(3):
+        await b.rescan(1)
+
+
+def tried(b: Bench) -> list[str]:
+    return [text for agent in b.agents.values() for text in agent.tried]
+
+
+@pytest.mark.parametrize(
+    ("aliases", "expected"),
+    [
+        pytest.param({"a": ["joe"]}, ["joe@gonzo.test"], id="one"),
+        pytest.param(
+            {"a": ["b", "x@far.test"], "b": ["c", "joe"], "c": ["y@far.test"]},
+            ["joe@gonzo.test", "x@far.test", "y@far.test"],
+            id="nested",
+        ),
+        pytest.param(
+            {"a": ["b", "c"], "b": ["joe"], "c": ["joe", "JOE"]},
+            ["joe@gonzo.test"],
+            id="named-twice",
+        ),
+        pytest.param({"a": ["a", "joe"]}, ["joe@gonzo.test"], id="loop"),
+        pytest.param({"joe": ["joe", "x@far.test"]}, ["joe@gonzo.test", "x@far.test"],
+            id="itself-and-another"),
+    ],
+)  # fmt: skip
+async def test_members(aliases: dict[str, list[str]], expected: list[str]) -> None:
+    async with bench(Plan(aliases=aliases)) as b:
+        await send(b, next(iter(aliases)))
+        reports = len(b.told(ReportQueued))
+        assert sorted(tried(b)) == sorted(expected + [BETTY] * reports)
+        assert reports <= 1
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+@pytest.mark.parametrize(
+    ("targets", "text"),
+    [
+        pytest.param(["nosuch", "joe"], "nosuch... User unknown", id="unknown"),
+        pytest.param(["list", "joe"], "loop broken", id="loop"),
+        pytest.param(["|/bin/sh", "joe"], "programs is not supported", id="program"),
+        pytest.param(["/etc/passwd", "joe"], "files is not supported", id="file"),
+        pytest.param(["a b@c", "joe"], "a b@c... ", id="no-address"),
+    ],
+)
+async def test_targets_that_get_nothing_are_reported(
+    targets: list[str], text: str
+) -> None:
+    async with bench(Plan(aliases={"list": targets})) as b:
+        await send(b, "list")
+        assert sorted(tried(b)) == [BETTY, "joe@gonzo.test"]
+        failed = [
+            d.outcome for d in b.told(AttemptDone) if isinstance(d.outcome, Failed)
+        ]
+        assert [text in outcome.text for outcome in failed] == [True]
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_a_long_list_comes_in_chunks() -> None:
+    async with bench(Plan(aliases={"all": MEMBERS})) as b:
+        await send(b, "all")
+        assert b.spool.calls.count("expand") == 3
+        assert [e.children for e in b.told(RecipientExpanded)] == [1000, 1000, 500]
+        assert sorted(tried(b)) == sorted(MEMBERS)
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+@pytest.mark.parametrize("fault", [SpoolError("disk"), SpoolFull("full"), OSError("x")])
+async def test_a_spool_that_fails_between_chunks_is_gone_on_with(
+    fault: Exception,
+) -> None:
+    async with bench(Plan(aliases={"all": MEMBERS})) as b:
+        await b.shard.accept(b.letter(":all@gonzo.test"))
+        done = b.shard.expand
+        count = 0
+
+        async def expand(*given: object) -> int:
+            nonlocal count
+            count += 1
+            if count == 2:
+                raise fault
+            return await done(*given)  # type: ignore[arg-type]
+
+        b.spool.expand = expand  # type: ignore[attr-defined]
+        await b.rescan()
+        assert len(tried(b)) == 0 or len(tried(b)) == 1000
+        assert b.is_balanced()
+        for _ in range(4):
+            await b.rescan(600)
+        assert sorted(tried(b)) == sorted(MEMBERS)
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_a_crash_between_chunks_loses_nobody_and_names_nobody_twice(
+    tmp_path: Path,
+) -> None:
+    directory = str(tmp_path)
+    plan = Plan(aliases={"all": MEMBERS})
+    async with bench(plan, directory=directory) as b:
+        await b.shard.accept(b.letter(":all@gonzo.test"))
+        done = b.shard.expand
+
+        async def expand(*given: object) -> int:
+            await done(*given)  # type: ignore[arg-type]
+            raise Fenced("the worker is gone")
+
+        b.spool.expand = expand  # type: ignore[attr-defined]
+        await b.rescan()
+        await b.dispatcher.drain(1)
+        first = tried(b)
+        (entry,) = await b.queue()
+        assert entry.recipients_count == 1001 - len(first)
+    async with bench(plan, directory=directory) as b:
+        for _ in range(3):
+            await b.rescan(1)
+        assert sorted(first + tried(b)) == sorted(MEMBERS)
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_an_owner_becomes_the_sender_of_the_members_copies() -> None:
+    aliases = {"team": ["joe", "x@far.test"], "owner-team": ["betty"]}
+    async with bench(Plan(aliases=aliases)) as b:
+        for agent in b.agents.values():
+            agent.gate.clear()
+        await b.shard.accept(b.letter(":team@gonzo.test", sender="ann@c.test"))
+        b.dispatcher.look_again()
+        await b.until(lambda: sum(len(a.attempts) for a in b.agents.values()) == 2)
+        (entry,) = await b.queue()
+        assert entry.sender == "owner-team@gonzo.test"
+        (expanded,) = b.told(RecipientExpanded)
+        assert expanded.clone == entry.queue_id
+        for name in ("mailbox", "smtp"):
+            (attempt,) = b.agents[name].attempts
+            assert attempt.envelope.sender.to_text() == "owner-team@gonzo.test"
+            assert await attempt.message.body.read(0, 99) == b"hello\r\n"
+            b.agents[name].gate.set()
+        await b.idle()
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_a_member_of_a_list_that_fails_is_told_to_the_owner() -> None:
+    aliases = {"team": ["nosuch", "joe"], "owner-team": ["betty"]}
+    async with bench(Plan(aliases=aliases)) as b:
+        await send(b, "team", sender="ann@c.test")
+        assert sorted(tried(b)) == [BETTY, "joe@gonzo.test"]
+        (report,) = b.told(ReportQueued)
+        assert report.recipient.to_text() == "owner-team@gonzo.test"
+
+
+async def test_a_table_that_fails_defers_and_then_goes_on() -> None:
+    async with bench(Plan(aliases={"all": ["joe"]})) as b:
+        b.aliases.fault = "aliases:1: broken"
+        await send(b, "all")
+        (entry,) = await b.queue()
+        assert entry.recipients[0].status_text == "Deferred: aliases:1: broken"
+        assert entry.recipients[0].tries == 1
+        assert b.is_balanced()
+        b.aliases.fault = ""
+        await b.rescan(3600)
+        await b.rescan(1)
+        assert tried(b) == ["joe@gonzo.test"]
+        assert await b.queue() == []
+
+
+async def test_a_table_that_never_comes_back_ends_in_a_report() -> None:
+    async with bench(Plan(aliases={"all": ["joe"]})) as b:
+        await b.shard.accept(b.letter(":all@gonzo.test", sender="ann@far.test"))
+        b.aliases.fault = "broken"
+        for _ in range(50):
+            await b.rescan(4 * 3600)
+        kinds = [report.kind for report in b.told(ReportQueued)]
+        assert kinds == ["delayed", "failed"]
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_a_listener_hears_until_every_member_was_tried() -> None:
+    aliases = {"a": ["joe", "x@far.test"], "b": ["joe", "betty"]}
+    script: dict[str, list[Deferred]] = {"x@far.test": [Deferred("4.0.0", "later")]}
+    async with bench(Plan(aliases=aliases, script=script)) as b:
+        said: list[str] = []
+        letter = Letters(None, b.clock).letter(":a@gonzo.test", ":b@gonzo.test")
+        finished = await b.acceptor.accept(
+            b.acceptor.next_id(b.clock()),
+            letter.envelope,
+            letter.message,
+            [Routed(Recipient(r.address), None) for r in letter.recipients],
+            say=said.append,
+        )
+        assert finished is not None
+        await b.rescan(1)
+        await b.rescan(1)
+        assert finished.done()  # though joe is a member of both
+        assert any("aliased to" in line for line in said)
