@@ -66,6 +66,21 @@ class OfflineShard:
         finally:
             await held.aclose()
 
+    async def release(self, wanted: QueueFilter, now: Now) -> int:
+        """Let matching held and shunted recipients be tried now; returns messages.
+
+        Raises:
+            SpoolError: a process holds the shard, or it cannot be written.
+        """
+        settings = self._settings
+        held = await open_shard(
+            settings.directory, self.shard, settings, clock=self._clock
+        )
+        try:
+            return await held.release(wanted, now)
+        finally:
+            await held.aclose()
+
     async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
         """Remove matching messages; returns their ids.
 

@@ -63,8 +63,24 @@ class QueueView(Protocol):
     async def retry(self, wanted: QueueFilter, now: Now) -> int:
         """Make matching waiting recipients due now; returns how many messages."""
 
+    async def release(self, wanted: QueueFilter, now: Now) -> int:
+        """Let matching held and shunted recipients be tried now; returns messages."""
+
     async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
         """Remove matching messages that are not being delivered; returns their ids."""
+
+
+async def try_now(shard: QueueView, wanted: QueueFilter, now: Now) -> int:
+    """Have matching messages tried now; returns how many.
+
+    What is held or shunted waits for an operator who says so by that state.
+
+    Raises:
+        SpoolError: the spool cannot do it.
+    """
+    if wanted.state in ("held", "shunted"):
+        return await shard.release(wanted, now)
+    return await shard.retry(wanted, now)
 
 
 def queue_handlers(
@@ -126,7 +142,7 @@ class _QueueAnswers:
         wanted, now = _filter(arguments), self._clock()
         messages = 0
         for shard in tuple(self._shards):
-            messages += await _spooled(shard.retry(wanted, now))
+            messages += await _spooled(try_now(shard, wanted, now))
         if messages:
             self._retried()
         yield Retried(messages)

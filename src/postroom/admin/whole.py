@@ -26,6 +26,7 @@ from postroom.admin.queue import (
     flatten,
     may_see,
     merge_entries,
+    try_now,
 )
 from postroom.mail.now import Now
 from postroom.spool.offline import view_shards
@@ -114,7 +115,7 @@ class WholeQueue:
             messages += sum(part.messages for part in parts)
         for shard in self._offline:
             try:
-                messages += await shard.retry(wanted, now)
+                messages += await try_now(shard, wanted, now)
             except SpoolError as error:
                 self.problems.append(str(error))
         return messages

@@ -155,7 +155,10 @@ def show(path: str, queue_id: str, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="All messages.")
 @config_option
 def retry(path: str, everything: bool, **wanted: Any) -> None:
-    """Try matching messages now, whatever their waiting time."""
+    """Try matching messages now, whatever their waiting time.
+
+    What is held or was put aside is tried only with --state held or shunted.
+    """
     config, filters = _config(path), _chosen(everything, **wanted)
 
     async def work(whole: WholeQueue) -> int:

@@ -109,14 +109,16 @@ class Host:
             if path.stat(follow_symlinks=False).st_uid == 0:
                 os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
-    def start(self) -> None:
+    def start(self, *, takes_over: bool = False) -> None:
         """Start the server and wait until its workers are ready.
+
+        With ``takes_over`` the addresses may be held by workers of a killed server.
 
         Raises:
             HostError: a port is taken, or it does not come up; the message says why.
         """
         self.prepare()
-        for ip, port in self._ports:
+        for ip, port in () if takes_over else self._ports:
             check_free(ip, port)
         log_before = len(self.log)
         with (self.directory / "errors").open("wb") as errors:

@@ -28,6 +28,14 @@ NETWORK = "127.0.5"
 PATIENCE_S = 30.0
 _POLL_S = 0.02
 
+QUICK: Mapping[str, Mapping[str, object]] = {
+    "process": {"restart_wait_max": "250ms", "drain_s_max": 5},
+    "schedule": {"backoff_start": "300ms", "backoff_max": "1s"},
+    "schedule.retry": {"first_wait": "1s", "longest_wait": "1s"},
+    "deliver": {"scan_interval": "1s"},
+}
+"""Settings of a host that loses no time between tries and restarts."""
+
 Section = Mapping[str, object]
 T = TypeVar("T")
 
@@ -166,6 +174,21 @@ class World:
             with path.open("ab") as file:
                 file.write(line)
             path.chmod(0o600)
+
+
+def workers_of(host: Host) -> list[int]:
+    """Return the process ids of a running host's workers."""
+    if host.process is None:
+        return []
+    pid = host.process.pid
+    try:
+        return [int(w) for w in _children(pid).read_text().split()]
+    except OSError:
+        return []
+
+
+def _children(pid: int) -> Path:
+    return Path(f"/proc/{pid}/task/{pid}/children")
 
 
 def _lines(section: Section) -> list[str]:

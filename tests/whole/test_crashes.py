@@ -1,0 +1,226 @@
+"""Processes killed at bad moments: nothing that was acknowledged is lost."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import pytest
+
+from postroom.testing.caller import Caller
+from postroom.testing.host import Host
+from postroom.testing.ledger import (
+    Ledger,
+    Load,
+    audit,
+    audit_at_rest,
+    entries_of,
+    id_of,
+    letter,
+    mail_of,
+)
+from postroom.testing.world import QUICK, World, until, workers_of
+
+DOMAIN = "crash.test"
+BETTY = [f"betty@{DOMAIN}"]
+
+
+@pytest.fixture(scope="module")
+def crashing(world: World) -> Iterator[Host]:
+    """A host that is soon up again."""
+    world.name(DOMAIN, 7)
+    outbound = {"content_timeout": "20s", "quit_timeout": "200ms"}
+    with world.host(DOMAIN, 7, {**QUICK, "outbound": outbound}) as host:
+        yield host
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def await_others(host: Host, gone: list[int]) -> None:
+    """Wait until new workers stand in the place of those that were killed."""
+    until("new workers", lambda: _are_others(host, gone), host)
+
+
+def _are_others(host: Host, gone: list[int]) -> bool:
+    pids = workers_of(host)
+    ready = all(f"(pid {pid}) is ready" in host.log for pid in pids)
+    return len(pids) == 2 and ready and not set(pids) & set(gone)
+
+
+def accept_one(world: World, ledger: Ledger, name: str, recipients: list[str]) -> None:
+    load = Load(ledger, world.ip(7), world.smtp_port, f"betty@{DOMAIN}")
+    asyncio.run(load.send([name], recipients))
+
+
+def test_killed_within_data(world: World, crashing: Host) -> None:
+    ledger, pids = Ledger(), workers_of(crashing)
+    with Caller(world.ip(7), world.smtp_port) as caller:
+        caller.hello()
+        for command in ("MAIL FROM:<a@b.example>", f"RCPT TO:<{BETTY[0]}>", "DATA"):
+            caller.ask(command)
+        caller.send(letter("half", 300_000))
+        kill(pids)
+        assert caller.is_hung_up()
+    await_others(crashing, pids)
+    accept_one(world, ledger, "after", BETTY)
+    found = audit_at_rest(ledger, {DOMAIN: crashing})
+    assert found.unasked == found.duplicates == 0
+    for number in range(2):  # what was half written is gone
+        assert not list(
+            (crashing.directory / f"spool/shard-00{number}/bodies").iterdir()
+        )
+
+
+def test_killed_within_a_delivery(world: World, crashing: Host) -> None:
+    """The peer has the content, its reply never comes: it is sent again."""
+    ledger = Ledger()
+    world.name("slow.test", 8)
+    with world.peer(8) as peer:
+        peer.misbehave(".", "hangs")
+        accept_one(world, ledger, "hanging", ["joe@slow.test"])
+        until("the content", lambda: peer.messages, crashing)
+        assert not audit(ledger, {DOMAIN: crashing}).missing
+        pids = workers_of(crashing)
+        kill(pids)
+        peer.behave()
+        await_others(crashing, pids)
+        until("the content again", lambda: peer.messages, crashing)
+        assert [id_of(one) for one in peer.messages] == ["hanging"]
+    until("an empty queue", lambda: not entries_of(crashing), crashing)
+
+
+def test_killed_at_random(world: World, crashing: Host) -> None:
+    """Twenty kills while four clients hand in mail without a pause."""
+    ledger, random = Ledger(), Random(20)
+    asyncio.run(_load_and_kill(world, crashing, ledger, random))
+    assert len(ledger.promised) >= 40
+    await_others(crashing, [])
+    # What had bad luck three times was put aside, as if it had been the culprit.
+    crashing.run("postroom", "queue", "retry", "--state", "shunted")
+    found = audit_at_rest(ledger, {DOMAIN: crashing})
+    # Deliveries to a Maildir recognise their own files: no copy is made twice.
+    assert found.duplicates == 0
+    # Committed, but killed before the reply: the client sent it again.
+    assert found.unasked <= ledger.broken_off
+
+
+async def _load_and_kill(
+    world: World, host: Host, ledger: Ledger, random: Random
+) -> None:
+    load = Load(ledger, world.ip(7), world.smtp_port, f"client@{DOMAIN}")
+    ids = iter(range(1_000_000))
+    ended = False
+
+    async def client() -> None:
+        while not ended:
+            batch = [f"kill{next(ids)}" for _ in range(20)]
+            await load.send(batch, [*BETTY, f"joe@{DOMAIN}"], clients=1)
+
+    clients = [asyncio.create_task(client()) for _ in range(4)]
+    for _ in range(20):
+        done = len(ledger.promised)
+        enough = done + random.randrange(60)
+        async with asyncio.timeout(30):
+            while len(ledger.promised) <= enough:
+                await asyncio.sleep(0.005)
+        os.kill(random.choice(workers_of(host)), signal.SIGKILL)
+    ended = True
+    await asyncio.gather(*clients)
+
+
+POISON = """
+import os
+from postroom.agents.mailbox import MailboxAgent
+
+deliver = MailboxAgent.deliver
+
+async def crash(agent, attempt):
+    if attempt.envelope.sender.local == "poison" and not os.path.exists("cured"):
+        os._exit(9)
+    return await deliver(agent, attempt)
+
+MailboxAgent.deliver = crash
+"""
+
+
+def test_a_message_that_kills_its_worker(world: World) -> None:
+    """It is put aside at the third time; the rest of the mail flows all along."""
+    domain = "poison.test"
+    betty = [f"betty@{domain}"]
+    world.name(domain, 9)
+    ledger = Ledger()
+    host = world.host(domain, 9, {**QUICK, "policy": {"module": "policy.py"}})
+    cure = host.directory / "cured"
+    (host.directory / "policy.py").write_text(POISON.replace("cured", str(cure)))
+    with host:
+        with Caller(world.ip(9), world.smtp_port) as caller:
+            caller.hello()
+            said = caller.give(f"poison@{domain}", betty, letter("poison"))
+            assert said.code == 250
+        ledger.promise("poison", betty)
+        load = Load(ledger, world.ip(9), world.smtp_port, betty[0])
+        numbers = iter(range(10_000))
+
+        def is_shunted() -> bool:
+            asyncio.run(load.send([f"good{next(numbers)}"], betty))
+            return "shunted" in host.log
+
+        until("shunt", is_shunted, host)
+        audit_but = set(ledger.promised) - {("poison", betty[0])}
+        until(
+            "the good mail",
+            lambda: (
+                {one.id for one in audit_but}
+                <= {id_of(one) for one in mail_of(host, "betty")}
+            ),
+            host,
+        )
+        assert host.log.count("ended with status 9") == 3
+        (entry,) = entries_of(host)
+        (recipient,) = entry["recipients"]
+        assert recipient["state"] == "shunted"
+        assert recipient["status_text"] == "in hand at 3 crashes of its worker"
+        cure.touch()
+        again = host.run("postroom", "queue", "retry", "--state", "shunted")
+        assert again.stdout == b"1 message made due\n"
+        assert audit_at_rest(ledger, {domain: host}).duplicates == 0
+
+
+def _since(host: Host, mark: int) -> str:
+    return host.log[mark:]
+
+
+def test_a_second_server_while_old_workers_live(world: World) -> None:
+    """The supervisor is killed; its workers finish; the next server takes over."""
+    domain = "orphan.test"
+    world.name(domain, 10)
+    ledger = Ledger()
+    host = world.host(domain, 10, QUICK)
+    host.start()
+    with Caller(world.ip(10), world.smtp_port) as caller:
+        caller.hello()
+        for command in ("MAIL FROM:<a@b.example>", f"RCPT TO:<betty@{domain}>", "DATA"):
+            caller.ask(command)
+        caller.send(letter("orphan"))
+        old = workers_of(host)
+        mark = len(host.log)
+        assert host.process is not None
+        host.process.kill()
+        host.process.wait()
+        with ThreadPoolExecutor(1) as beside:
+            starting = beside.submit(host.start, takes_over=True)
+            until("the new supervisor", lambda: "starting" in _since(host, mark), host)
+            caller.send(b".\r\n")
+            assert caller.reply().code == 250  # the old worker finishes what it has
+            ledger.promise("orphan", [f"betty@{domain}"])
+            starting.result()
+    assert not set(old) & set(workers_of(host))
+    load = Load(ledger, world.ip(10), world.smtp_port)
+    asyncio.run(load.send(["new"], [f"betty@{domain}"]))
+    audit_at_rest(ledger, {domain: host})
+    assert host.stop() == 0
