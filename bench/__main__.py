@@ -33,7 +33,8 @@ nothing but indexes, which neither syncs."""
 def main() -> int:
     """Run what was asked for; returns the exit status."""
     given = _arguments()
-    # Ctrl-C raises KeyboardInterrupt already; everything is stopped on the way out.
+    # Both become exceptions: everything is stopped on the way out.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(width=None if sys.stdout.isatty() else 120)
     folder = given.directory.resolve()

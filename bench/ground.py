@@ -132,7 +132,14 @@ class Ground:
 
     def smtp_source(self, port: int, count: int, to: str, *options: str) -> float:
         """Send with 20 sessions; returns the seconds it took."""
-        command = [self.program("smtp-source"), "-4", "-s", "20", "-m", str(count)]
+        command: list[str | Path] = [
+            self.program("smtp-source"),
+            "-4",
+            "-s",
+            "20",
+            "-m",
+            str(count),
+        ]
         command += ["-l", "4096", "-f", "a@src.test", "-t", to, *options]
         begin = time.perf_counter()
         run([*command, f"127.0.0.1:{port}"], environment(self._unpacked))

@@ -11,8 +11,10 @@ from pathlib import Path
 
 WANTED = ("postfix", "dovecot-core", "dovecot-pop3d")
 # Shared libraries the two need that a small Debian may lack.
-LIBRARIES = ("libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3", "libwrap0")
-LIBRARIES += ("libsodium23", "libstemmer0d", "liblua5.4-0", "libexttextcat-2.0-0")
+LIBRARIES = (
+    *("libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3", "libwrap0"),
+    *("libsodium23", "libstemmer0d", "liblua5.4-0", "libexttextcat-2.0-0"),
+)
 
 
 class BenchError(Exception):

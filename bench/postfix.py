@@ -18,8 +18,10 @@ Postfix runs with Debian's defaults (main.cf.debian, master.cf.dist), apart from
   mynetworks = 127.0.0.0/8, inet_interfaces = 127.0.0.1 (loopback only);
   transport: dst.test is discarded, relay.test goes to the sink's port;
   maillog_file set (there is no syslog daemon here)."""
-_OWNED = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold")
-_OWNED += ("incoming", "private", "saved", "trace")
+_OWNED = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold"),
+    *("incoming", "private", "saved", "trace"),
+)
 
 
 class Postfix(Server):

@@ -40,8 +40,8 @@ def table_of(samples: Samples, caption: str) -> Table:
             last = scenario.key
             table.add_section()
             memory = [_megabytes(peak) for peak in peaks(samples, scenario)]
-            title = Text(f"{scenario.title}; {scenario.peer}", style="bold")
-            table.add_row(title, *[""] * 7, *memory)
+            row = Text(f"{scenario.title}; {scenario.peer}", style="bold")
+            table.add_row(row, *[""] * 7, *memory)
         table.add_row(
             f"  {measure.title}",
             measure.unit,
