@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, assert_never
 from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
 from postroom.mail.ids import QueueId
-from postroom.mail.message import Body, MemoryBody, Message, Prepend
+from postroom.mail.message import MemoryBody, Message, Prepend
 from postroom.mail.outcome import Say
 from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 from postroom.mail.trace import received_field
-from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
+from postroom.mail.verdict import Accept, Defer, Discard, Reject
 from postroom.observe.events import MessageDiscarded
 from postroom.policy.session import MessageSubject, RouteSubject, Session
 from postroom.route.router import Routing
@@ -35,8 +35,14 @@ _SPOOL_ERROR = Reply.of(451, "4.3.0", "Cannot store the message, try again later
 _HEADER_TOO_LARGE = Reply.of(552, "5.3.4", "Header block is too large")
 
 
+_VERDICTS = (Accept, Reject, Defer, Discard)
+
+
 class Content:
-    """Collects one message. Made by ``begin``, ended by ``release`` or ``abandon``."""
+    """Collects one message.
+
+    Made by ``begin`` or ``begin_now``, ended by ``release`` or ``abandon``.
+    """
 
     def __init__(self, tools: "Tools", generation: "Generation") -> None:
         self._tools = tools
@@ -51,8 +57,16 @@ class Content:
         self._writer: BodyWriter | None = None
         self._failure: Reply | None = None
         self._say: Say | None = None
-        self._is_expected = False
         self.finished: Future[None] | None = None
+
+    @classmethod
+    def begin_now(cls, tools: "Tools", generation: "Generation") -> "Content | None":
+        """Begin a message, unless that has to wait for memory or for the log."""
+        shop = tools.shop
+        held = shop.spool.body_memory_octets_max
+        if shop.log.full or not tools.budget.try_take(held):
+            return None
+        return cls(tools, generation)
 
     @classmethod
     async def begin(cls, tools: "Tools", generation: "Generation") -> "Content":
@@ -60,23 +74,19 @@ class Content:
         log = tools.shop.log
         if log.full:  # what happens to mail must be written down
             await log.drained()
-        content = cls(tools, generation)
-        if not tools.budget.try_take(content._held_octets):
-            await tools.budget.take(content._held_octets)
-        tools.shop.spool.expect(1)
-        content._is_expected = True
-        return content
+        await tools.budget.take(tools.shop.spool.body_memory_octets_max)
+        return cls(tools, generation)
 
     async def abandon(self) -> None:
         """Throw away what is not the queue's by now, and give back the memory."""
         try:
-            await self._drop()
+            if self._writer is not None:
+                await self._drop()
         finally:
             self.release()
 
     def release(self) -> None:
         """Give back the memory."""
-        self._expect_no_more()
         if self._held_octets:
             self._tools.budget.give_back(self._held_octets)
             self._held_octets = 0
@@ -122,19 +132,23 @@ class Content:
     async def _finish(
         self, session: Session, envelope: Envelope, routings: Sequence[Routing]
     ) -> Reply:
-        message = await self._message()
+        writer = self._writer
+        message = self._held() if writer is None else await self._stored(writer)
         if len(message.header) > self._generation.receive.header_octets_max:
             await self._drop()
             return _HEADER_TOO_LARGE
-        verdict = await self._judge(session, envelope, message)
+        subject = MessageSubject(envelope, message, message.size)
+        verdict = self._generation.chain.decide_now("message", session, subject)
+        if not isinstance(verdict, _VERDICTS):
+            verdict = await verdict
         match verdict:
+            case Accept(changes):
+                pass
             case Reject(reply=reply) | Defer(reply=reply):
                 await self._drop()
                 return reply
             case Discard(reason):
                 return await self._discard(reason)
-            case Accept(changes):
-                pass
             case _:
                 assert_never(verdict)
         begun = [
@@ -151,16 +165,18 @@ class Content:
             await self._drop()  # its file is nobody's
         if not changed.routed:
             return await self._discard("policy removed every recipient")
-        routed = await self._choose_routes(session, envelope, changed.routed)
-        if isinstance(routed, Reply):
-            await self._drop()
-            return routed
-        if not routed:
-            return await self._discard("policy discarded every recipient")
+        routed = changed.routed
+        if self._generation.chain.has("route"):
+            chosen = await self._choose_routes(session, envelope, routed)
+            if isinstance(chosen, Reply):
+                await self._drop()
+                return chosen
+            routed = chosen
+            if not routed:
+                return await self._discard("policy discarded every recipient")
         # From here on the body may be the queue's: an attempt to keep it whose end
         # nobody saw must not take it away. What is not kept is an orphan, swept later.
         writer, self._writer = self._writer, None
-        self._expect_no_more()
         try:
             self.finished = await self._tools.acceptor.accept(
                 self.queue_id,
@@ -176,35 +192,20 @@ class Content:
             raise
         return replies.queued(self.queue_id)
 
-    def _expect_no_more(self) -> None:
-        if self._is_expected:
-            self._is_expected = False
-            self._tools.shop.spool.expect(-1)
-
-    async def _message(self) -> Message:
-        if self._writer is not None:
-            body: Body = await self._writer.finish()
-            return Message(self._header, body, has_separator=self._has_separator)
+    def _held(self) -> Message:
         chunks = self._chunks
         content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         header, rest, has_separator = split_message(content)
         return Message(header, MemoryBody(rest), has_separator=has_separator)
 
-    async def _judge(
-        self, session: Session, envelope: Envelope, message: Message
-    ) -> Verdict:
-        subject = MessageSubject(envelope, message, message.size)
-        verdict = self._generation.chain.decide_now("message", session, subject)
-        if isinstance(verdict, Awaitable):
-            return await verdict
-        return verdict
+    async def _stored(self, writer: BodyWriter) -> Message:
+        body = await writer.finish()
+        return Message(self._header, body, has_separator=self._has_separator)
 
     async def _choose_routes(
         self, session: Session, envelope: Envelope, routed: Sequence[Routed]
     ) -> Sequence[Routed] | Reply:
         chain = self._generation.chain
-        if not chain.has("route"):
-            return routed
         chosen = []
         for recipient, route in routed:
             if route is None:  # an alias; its members have routes of their own

@@ -6,14 +6,13 @@ spool cannot keep it the client is told 452 or 451 and the message is not ours.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, assert_never
 
 import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.reply import Reply
-from postroom.mail.units import Duration
 from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
 from postroom.observe.events import CommandRejected
@@ -32,6 +31,10 @@ _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later
 _TIMEOUT = Reply.of(421, "4.4.2", "Timeout waiting for the client")
 _SHUTDOWN = Reply.of(421, "4.3.2", "Service shutting down, try again later")
 _ERROR = Reply.of(421, "4.3.0", "Internal error, closing connection")
+
+
+_VERDICTS = (Accept, Reject, Defer, Discard)
+_Event = TypeVar("_Event")
 
 
 class Conversation(Protocol):
@@ -73,10 +76,12 @@ class SmtpSession:
         self._mail: commands.Mail | None = None
         self._recipients: list[Recipient] = []
         self._routings: list[Routing] = []
+        self._routing: Routing | None = None  # of the recipient being judged
         self._content: Content | None = None
         self._leaving = ""
         self._is_ending = False
         self._thrown_away = False
+        self._expected = 0
 
     async def run(self) -> str:
         """Serve until the client or we end it; returns how it ended."""
@@ -96,13 +101,16 @@ class SmtpSession:
 
     async def aclose(self) -> None:
         """Give back what the session holds and throw away a half-taken message."""
+        self._expect(0)
         if self._content is not None:
             content, self._content = self._content, None
             await content.abandon()
 
     async def _greet(self) -> bool:
-        verdict = await self._ask(
-            "connect", Connect(self.origin.client_ip, self.origin.listener)
+        verdict = await self._generation.chain.decide(
+            "connect",
+            self._session,
+            Connect(self.origin.client_ip, self.origin.listener),
         )
         refusal = self._refusal(verdict, "connect", "")
         generation = self._generation
@@ -114,6 +122,7 @@ class SmtpSession:
 
     async def _loop(self) -> str:
         connection, stream = self._core, self._stream
+        receive, clock = self._generation.receive, self._tools.shop.clock
         while True:
             event = connection.next_event()
             if event is not None:
@@ -128,39 +137,47 @@ class SmtpSession:
             if self._leaving:
                 return self._leaving
             if self._is_ending and self._sender is None:
-                self._core.farewell(_SHUTDOWN)
+                connection.farewell(_SHUTDOWN)
                 self._leaving = "shutdown"
-            else:
-                await self._read()
-
-    async def _read(self) -> None:
-        receive = self._generation.receive
-        wait: Duration = receive.command_timeout
-        if self._content is not None:
-            wait = receive.data_timeout
-        self._stream.set_deadline(self._tools.shop.clock().mono_us + wait)
-        try:
-            data = await self._stream.read()
-        except StreamInterrupted:
-            self._is_ending = True  # once the transaction in hand is finished
-            return
-        self._core.receive(data)
+                continue
+            wait = receive.data_timeout if self._content else receive.command_timeout
+            stream.set_deadline(clock().mono_us + wait)
+            try:
+                connection.receive(await stream.read())
+            except StreamInterrupted:
+                self._is_ending = True  # once the transaction in hand is finished
 
     # Asking and answering
 
-    async def _ask(self, phase: Phase, subject: Subject) -> Verdict:
+    def _ask(
+        self,
+        phase: Phase,
+        subject: Subject,
+        answer: Callable[[_Event, Verdict], None],
+        event: _Event,
+    ) -> Awaitable[None] | None:
+        """Ask the hooks and answer: at once, unless one of them must be waited for."""
         verdict = self._generation.chain.decide_now(phase, self._session, subject)
-        if isinstance(verdict, Awaitable):
-            return await verdict
-        return verdict
+        if isinstance(verdict, _VERDICTS):
+            answer(event, verdict)
+            return None
+        return self._answer_later(verdict, answer, event)
 
-    def _refusal(self, verdict: Verdict, verb: str, argument: str) -> Reply | None:
+    async def _answer_later(
+        self,
+        verdict: Awaitable[Verdict],
+        answer: Callable[[_Event, Verdict], None],
+        event: _Event,
+    ) -> None:
+        answer(event, await verdict)
+
+    def _refusal(self, verdict: Verdict, verb: str, argument: object) -> Reply | None:
         match verdict:
-            case Reject(reply, rule) | Defer(reply, rule):
-                self._rejected(verb, argument, reply, rule or "policy")
-                return reply
             case Accept() | Discard():
                 return None
+            case Reject(reply, rule) | Defer(reply, rule):
+                self._rejected(verb, str(argument), reply, rule or "policy")
+                return reply
             case _:
                 assert_never(verdict)
 
@@ -178,8 +195,11 @@ class SmtpSession:
 
     # One handler per event of the core
 
-    async def _on_hello(self, event: commands.Hello) -> None:
-        verdict = await self._ask("hello", Hello(event.verb, event.domain))
+    def _on_hello(self, event: commands.Hello) -> Awaitable[None] | None:
+        subject = Hello(event.verb, event.domain)
+        return self._ask("hello", subject, self._answer_hello, event)
+
+    def _answer_hello(self, event: commands.Hello, verdict: Verdict) -> None:
         refusal = self._refusal(verdict, event.verb, event.domain)
         if refusal:
             return self._core.reply(refusal)
@@ -193,27 +213,42 @@ class SmtpSession:
         self._reset()
         self._core.reply(self._core.hello_reply(event.verb))
 
-    async def _on_mail(self, event: commands.Mail) -> None:
+    def _on_mail(self, event: commands.Mail) -> Awaitable[None] | None:
         params = event.params
-        verdict = await self._ask(
-            "mail", Mail(event.address, params.size, params.body.value)
-        )
-        argument = event.address.to_text()
-        refusal = self._refusal(verdict, "MAIL", argument)
-        if refusal is None and not self._tools.shop.spool.check_space(params.size):
+        subject = Mail(event.address, params.size, params.body.value)
+        return self._ask("mail", subject, self._answer_mail, event)
+
+    def _answer_mail(self, event: commands.Mail, verdict: Verdict) -> None:
+        refusal = self._refusal(verdict, "MAIL", event.address)
+        size = event.params.size
+        if refusal is None and not self._tools.shop.spool.check_space(size):
             refusal = _NO_SPACE  # RFC 1870 §6.1
-            self._rejected("MAIL", argument, refusal, "spool reserve")
+            self._rejected("MAIL", str(event.address), refusal, "spool reserve")
         if refusal:
             return self._core.reply(refusal)
         self._sender, self._mail = event.address, event
+        self._expect(1)
         self._thrown_away = isinstance(verdict, Discard)
         self._core.reply(replies.SENDER_OK)
 
-    async def _on_rcpt(self, event: commands.Rcpt) -> None:
-        router, facts = self._generation.router, self._generation.facts
-        routing = router.recall(event.address, facts)
+    def _on_rcpt(self, event: commands.Rcpt) -> Awaitable[None] | None:
+        generation = self._generation
+        routing = generation.router.recall(event.address, generation.facts)
         if routing is None:
-            routing = await drive(router.classify(event.address), facts)
+            return self._look_up(event)
+        return self._judge_rcpt(event, routing)
+
+    async def _look_up(self, event: commands.Rcpt) -> None:
+        router, facts = self._generation.router, self._generation.facts
+        routing = await drive(router.classify(event.address), facts)
+        waiting = self._judge_rcpt(event, routing)
+        if waiting is not None:
+            await waiting
+
+    def _judge_rcpt(
+        self, event: commands.Rcpt, routing: Routing
+    ) -> Awaitable[None] | None:
+        self._routing = routing
         subject = Rcpt(
             event.address,
             routing.kind,
@@ -222,18 +257,31 @@ class SmtpSession:
             self._sender or NULL_SENDER,
             routing.to_reply(),
         )
-        verdict = await self._ask("rcpt", subject)
-        refusal = self._refusal(verdict, "RCPT", event.address.to_text())
+        return self._ask("rcpt", subject, self._answer_rcpt, event)
+
+    def _answer_rcpt(self, event: commands.Rcpt, verdict: Verdict) -> None:
+        refusal = self._refusal(verdict, "RCPT", event.address)
         if refusal:
             return self._core.reply(refusal)
         if not isinstance(verdict, Discard):
             notify, orcpt = event.params.notify, event.params.orcpt
             self._recipients.append(Recipient(event.address, notify, orcpt))
-            self._routings.append(routing)
+            assert self._routing is not None
+            self._routings.append(self._routing)
         self._core.reply(replies.RECIPIENT_OK)
 
-    async def _on_data(self, event: commands.DataStart) -> None:
-        self._content = await Content.begin(self._tools, self._generation)
+    def _on_data(self, event: commands.DataStart) -> Awaitable[None] | None:
+        content = Content.begin_now(self._tools, self._generation)
+        if content is None:
+            return self._start_later()
+        self._start(content)
+        return None
+
+    async def _start_later(self) -> None:
+        self._start(await Content.begin(self._tools, self._generation))
+
+    def _start(self, content: Content) -> None:
+        self._content = content
         self._core.reply(replies.START_CONTENT)
 
     def _on_chunk(self, event: server.Chunk) -> Awaitable[None] | None:
@@ -243,6 +291,7 @@ class SmtpSession:
     async def _on_end_of_data(self, event: server.EndOfData) -> None:
         content, self._content = self._content, None
         assert content is not None
+        self._expect(0)
         try:
             reply = await content.finish(
                 self._session,
@@ -277,7 +326,14 @@ class SmtpSession:
         self._reset()
         self._core.reply(replies.RESET_OK)
 
+    def _expect(self, messages: int) -> None:
+        """Tell the queue whether a message is on its way here."""
+        if messages != self._expected:
+            self._tools.shop.spool.expect(messages - self._expected)
+            self._expected = messages
+
     def _reset(self) -> None:
+        self._expect(0)
         self._sender = self._mail = None
         self._recipients = []
         self._routings = []
