@@ -142,6 +142,9 @@ class Dispatcher:
         except SpoolError as error:
             self._parts.shop.tell_spool(error)
             return interval
+        except Exception as error:  # a bug: the next search may do better
+            self._parts.shop.tell(f"search for due mail: {error!r}", level="error")
+            return interval
         if next_us is None:
             return interval
         took_us = self._parts.shop.clock().mono_us - now.mono_us

@@ -47,7 +47,7 @@ NOON_US = 1_795_348_800_000_000
 """2026-11-22T12:00:00Z."""
 HOST = "gonzo.test"
 DELIVERED = Delivered("2.0.0", "ok")
-_WAITS_MAX = 5_000
+_WAITS_MAX = 1_000
 
 T = TypeVar("T")
 
