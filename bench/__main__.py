@@ -1,11 +1,14 @@
 """Runs the bench: ``make bench``, or ``python -m bench --only accept,pop3``."""
 
 import argparse
+import fcntl
 import os
 import platform
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -41,7 +44,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(console, folder, given)
     try:
-        run.all()
+        with _alone_in(folder):
+            run.all()
     except (BenchError, HostError) as error:
         console.print(f"\nThe bench cannot go on: {error}", style="red", markup=False)
         return EX_UNAVAILABLE
@@ -168,6 +172,17 @@ class _Run:
             "durability": DURABILITY,
             "differences": [one.DIFFERENCES for one in (ours, postfix, dovecot)],
         }
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second bench out of the folder."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"another bench is at work in {folder}") from None
+        yield
 
 
 def _plain(samples: list[Sample]) -> list[dict[str, object]]:

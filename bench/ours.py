@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.mailboxes import Mailboxes
 from bench.packages import BenchError
 from bench.servers import Server
-from postroom.testing.host import Host, HostError, command
+from postroom.testing.host import Host, HostError, check_free, command
 
 DIFFERENCES = """\
 Postroom runs with its defaults, apart from
@@ -32,11 +32,13 @@ class Postroom(Server):
         self.port, self.pop3_port = ports
         self._sink_port = sink_port
         self._mailboxes = mailboxes
-        listened = [("127.0.0.1", port) for port in ports]
-        self._host = Host(folder, self._configuration(), listened)
+        self._listened = [("127.0.0.1", port) for port in ports]
+        self._host = Host(folder, self._configuration())
 
     def start(self) -> None:
         """Write everything afresh and start it."""
+        for ip, port in self._listened:
+            check_free(ip, port)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         (self._folder / "route.routes").write_text(
