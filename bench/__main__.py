@@ -25,6 +25,8 @@ from bench.table import Samples, peaks, summaries, table_of, verdicts
 from postroom.testing.host import HostError
 
 EX_UNAVAILABLE = 69
+BUSY = 0.7
+"""At this load before the start something else is at work."""
 DURABILITY = """\
 Durability is as shipped. Before its 250, Postroom syncs the log of its queue's
 database (fdatasync by SQLite, synchronous=FULL; messages that come together share one
@@ -67,6 +69,8 @@ class _Run:
         self._samples: Samples = {}
         self._begin = time.monotonic()
         self._why_alone = ""
+        self._lacks_programs = False
+        self._busy = os.getloadavg()[0]
 
     def all(self) -> None:
         """Measure everything, print the table, write the file."""
@@ -85,6 +89,7 @@ class _Run:
             root = unpack(self._folder / "debian")
         except BenchError as error:
             self._why_alone = str(error)
+            self._lacks_programs = True
             return None
         if os.geteuid() != 0:
             self._why_alone = "Postfix and Dovecot can only be started by root"
@@ -95,12 +100,19 @@ class _Run:
         for text in (ours, postfix, dovecot):
             say(text.DIFFERENCES, markup=False, highlight=False)
         say(DURABILITY, markup=False, highlight=False)
+        if self._busy > BUSY:
+            text = f"The machine is busy (load {self._busy:.1f}): figures will be low."
+            say(text, style="yellow", highlight=False)
         self._warn_if_alone()
 
     def _warn_if_alone(self) -> None:
         if self._why_alone:
             text = f"POSTROOM ALONE, THERE ARE NO RATIOS: {self._why_alone}"
             self._console.print(text, style="bold red", markup=False)
+        for one in SCENARIOS:
+            if one.needs_packages and self._lacks_programs:
+                text = f"not run: {one.title}, which needs smtp-source or smtp-sink"
+                self._console.print(text, style="red", markup=False)
 
     def _scenarios(self, ground: Ground) -> list[Scenario]:
         return [
@@ -149,6 +161,7 @@ class _Run:
         ]
         return {
             "machine": {"cpus": os.cpu_count(), "kernel": platform.release()},
+            "load_before": self._busy,
             "python": platform.python_version(),
             "quick": self._given.quick,
             "why_no_ratios": self._why_alone,
@@ -191,7 +204,7 @@ def _plain(samples: list[Sample]) -> list[dict[str, object]]:
 
 def _caption(rounds: int, minutes: float) -> str:
     return (
-        f"Medians of {rounds} rounds, {minutes:.0f} minutes. CPU us: of the server's "
+        f"Median of {rounds}; {minutes:.0f} minutes in all. CPU us: of the server's "
         "processes (of the command too in f) for each message, session or RETR. MB: "
         "peak PSS of all its processes."
     )

@@ -41,12 +41,12 @@ class Scenario(NamedTuple):
 
 def accept(ground: Ground, side: str) -> Sample:
     """(a) A new connection for each message."""
-    return _accept(ground, side, ground.count(20_000 if side == OURS else 6_000))
+    return _accept(ground, side, ground.count(30_000 if side == OURS else 8_000))
 
 
 def kept(ground: Ground, side: str) -> Sample:
     """(b) Twenty connections that are kept."""
-    return _accept(ground, side, ground.count(30_000 if side == OURS else 7_000), "-d")
+    return _accept(ground, side, ground.count(45_000 if side == OURS else 12_000), "-d")
 
 
 def _accept(ground: Ground, side: str, count: int, *options: str) -> Sample:
@@ -65,7 +65,7 @@ def _accept(ground: Ground, side: str, count: int, *options: str) -> Sample:
 
 def relay(ground: Ground, side: str) -> Sample:
     """(c) From smtp-source to smtp-sink, until the last message is there."""
-    count = ground.count(14_000 if side == OURS else 3_000)
+    count = ground.count(20_000 if side == OURS else 6_000)
     with ground.mail_server(side) as server, MemoryWatch(server) as memory:
         _warm_up(ground, server)
         cpu_s, begin = server.cpu_s(), time.perf_counter()
