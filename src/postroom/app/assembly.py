@@ -4,8 +4,11 @@ What cannot be built raises ``ValueError`` with a sentence for a person; nothing
 stays behind, and the generation in force goes on.
 """
 
+import asyncio
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
+from operator import attrgetter
 from typing import NamedTuple
 
 from postroom.agents.agent import Agent
@@ -33,11 +36,22 @@ from postroom.route.questions import ALIASES, ROUTES
 from postroom.route.router import Router
 from postroom.route.routing import LocalUser
 from postroom.route.ways import check_way
-from postroom.services.generation import Generation
+from postroom.services.generation import Generation, Tenancy
 from postroom.tables.aliases import Targets, alias_file
 from postroom.tables.include import Includes
 from postroom.tables.table import TableFile
 from postroom.tables.text import text_table
+
+_UNCHANGEABLE = (
+    "hostname",
+    "spool",
+    "schedule",
+    "deliver",
+    "mailbox",
+    "auth",
+    "users_file",
+    "receive.transaction_memory_max",
+)
 
 
 class Ground(NamedTuple):
@@ -72,6 +86,30 @@ class Built(NamedTuple):
         self.generation.chain.close()
         if self.site is not None:
             self.site.forget()
+
+
+async def retire(built: Built) -> None:
+    """Close a generation that is out of force, once nobody works with it any more.
+
+    Nobody else may keep ``built`` itself. When cancelled it closes at once.
+    """
+    loop, vacant = asyncio.get_running_loop(), asyncio.Event()
+    if built.generation.tenancy is None:
+        vacant.set()
+    else:
+        # Whoever works with it holds it, and thereby this; no count can go wrong.
+        weakref.finalize(built.generation.tenancy, _tell, loop, vacant).atexit = False
+    kept = built._replace(generation=built.generation._replace(tenancy=None))
+    del built
+    try:
+        await vacant.wait()
+    finally:
+        await kept.aclose()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, vacant: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(vacant.set)
 
 
 def build(number: int, config: Config, ground: Ground, before: Built | None) -> Built:
@@ -119,6 +157,7 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
         router=router,
         facts=facts,
         agents=_agents(config, ground, router, facts, resolver, own),
+        tenancy=Tenancy(),
     )
     return Built(config, generation, resolver, own, aliases, routes, site)
 
@@ -205,6 +244,9 @@ def _site(config: Config, number: int) -> Site | None:
 
 
 def unchangeable(before: Config, after: Config) -> list[str]:
-    """Name the sections that differ and that only a restart can change."""
-    parts = ("spool", "schedule", "deliver", "mailbox", "auth", "users_file")
-    return [part for part in parts if getattr(before, part) != getattr(after, part)]
+    """Name the settings that differ and that only a restart can change."""
+    return [
+        part
+        for part in _UNCHANGEABLE
+        if attrgetter(part)(before) != attrgetter(part)(after)
+    ]

@@ -124,12 +124,8 @@ class Office:
         routing = await drive(generation.router.classify(address), generation.facts)
         shown = address.to_text()
         match routing:
-            case LocalUser(user):
-                how = f"deliverable: mailer local, user {user}"
-                return Answer((f"{shown}... {how}",))
-            case Relay(route):
-                how = f"mailer {route.agent}, host {route.hop}, user {shown}"
-                return Answer((f"{shown}... deliverable: {how}",))
+            case LocalUser() | Relay():
+                return Answer((_deliverable(address, routing),))
             case LocalAlias():
                 return await self._verify_alias(address, verbose)
             case _:
@@ -150,10 +146,8 @@ class Office:
         for problem in expansion.problems:
             lines.append(f"{problem.target}... {problem.text}")
             exit_code = EX_NOUSER
-        for child in expansion.children:
-            answer = await self.verify(child.address, verbose=False)
-            lines += answer.lines
-            exit_code = exit_code or answer.exit_code
+        for child in expansion.children:  # not looked up again: it may be its own alias
+            lines.append(_deliverable(child.address, child.routing))
         return Answer(tuple(lines), exit_code)
 
     async def _explain(
@@ -180,6 +174,16 @@ class Office:
     def _retry_now(self) -> None:
         for line in self._lines:
             line.dispatcher.retry_now()
+
+
+def _deliverable(address: Address, routing: LocalUser | Relay) -> str:
+    shown = address.to_text()
+    match routing:
+        case LocalUser(user):
+            return f"{shown}... deliverable: mailer local, user {user}"
+        case Relay(route=route):
+            how = f"mailer {route.agent}, host {route.hop}, user {shown}"
+            return f"{shown}... deliverable: {how}"
 
 
 async def explain_address(built: Built, address: Address) -> list[str]:

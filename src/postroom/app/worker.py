@@ -33,12 +33,13 @@ from postroom.admin.link import (
     ToWorker,
     open_link,
 )
-from postroom.app.assembly import Built, Ground, build, unchangeable
+from postroom.app.assembly import Built, Ground, build, retire, unchangeable
 from postroom.app.errands import Office
 from postroom.auth.throttle import Busy, Ok, PasswordChecks, threads_for
 from postroom.auth.users import Users
 from postroom.config.load import parse
 from postroom.config.problems import ConfigError
+from postroom.config.settings import Config
 from postroom.limits.shared import SharedCounters
 from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueIds
@@ -78,6 +79,8 @@ WATCH_S = 2.0
 ADOPT_S = 30.0
 """How often shards without a worker are looked for."""
 DELIVERY_THREADS = 4
+DRAIN_SHARE = 0.9
+"""How much of ``drain_s_max`` goes to what is in hand; the rest is for closing."""
 
 
 def run_worker(job: Job) -> int:
@@ -105,10 +108,7 @@ class _Worker:
         self._metrics = Metrics()
         self._counters = _counters(job)
         self._pool = ThreadPoolExecutor(DELIVERY_THREADS, "postroom-deliver")
-        domains = (config.hostname, *config.route.local_domains)
-        self._users = Users(
-            config.users_file, config.auth, [domain.lower() for domain in domains]
-        )
+        self._users = Users(config.users_file, config.auth, _domains(config))
         self._lines: list[Line] = []
         self._listeners: list[Listener] = []
         self._prepared: Built | None = None
@@ -121,7 +121,14 @@ class _Worker:
         self._log.emit(event)
 
     async def run(self) -> int:
-        """Start everything, serve, drain."""
+        """Start everything, serve, drain. The log is written to the end."""
+        try:
+            await self._serve()
+        finally:
+            self._log.close()
+        return 0
+
+    async def _serve(self) -> None:
         await self._open()
         link = await open_link(self._job) if self._job.link_fd >= 0 else None
         control = await serve_control(
@@ -143,8 +150,6 @@ class _Worker:
         await self._drain(control)
         if link is not None:
             link.close()
-        self._log.close()
-        return 0
 
     # Start
 
@@ -302,9 +307,9 @@ class _Worker:
         """Empty shards whose worker is no longer there."""
         directory, workers = self._config.spool.directory, max(1, self._job.workers)
         while True:
-            for number in await asyncio.to_thread(adoptable_shards, directory):
-                if number >= workers and number % workers == self._job.worker:
-                    with suppress(SpoolError):  # another was quicker
+            with suppress(SpoolError, OSError):  # another was quicker; or try later
+                for number in await asyncio.to_thread(adoptable_shards, directory):
+                    if number >= workers and number % workers == self._job.worker:
                         await self._open_line(number)
                         self._tell(f"adopted shard {number}", "info")
             await asyncio.sleep(ADOPT_S)
@@ -343,6 +348,8 @@ class _Worker:
             )
         except (ConfigError, ValueError, OSError) as error:
             return link.send(Cannot(number, str(error)))
+        except Exception as error:  # a bug must not end a worker that works
+            return link.send(Cannot(number, repr(error)))
         link.send(Prepared(number))
 
     def _swap(self) -> None:
@@ -354,13 +361,14 @@ class _Worker:
         self._retrieve.settings = config.pop3
         desk = self._desk._replace(settings=config.submission, domain=config.hostname)
         self._desk = self._pickup.desk = self._drop.desk = desk
-        self._keep(before.aclose())
+        self._users.serve(_domains(config))
+        self._keep(retire(before))
 
     # The end
 
     async def _drain(self, control: ControlServer) -> None:
         """End sessions and attempts, both within ``drain_s_max``, then let go."""
-        seconds = float(self._config.process.drain_s_max)
+        seconds = self._config.process.drain_s_max * DRAIN_SHARE
         for listener in self._listeners:
             listener.close()  # a successor may be waiting for the address
             listener.interrupt()
@@ -395,6 +403,11 @@ class _Worker:
 
     def _tell(self, what: str, level: str) -> None:
         self.emit(Lifecycle(utc_us=read_now().utc_us, what=what, level=level))
+
+
+def _domains(config: Config) -> tuple[str, ...]:
+    domains = (config.hostname, *config.route.local_domains)
+    return tuple(domain.lower() for domain in domains)
 
 
 def _counters(job: Job) -> SharedCounters:

@@ -53,6 +53,10 @@ class Users:
         # Unknown users are checked against this, so that they cost the same.
         self._nobody = make_argon2(os.urandom(16), settings)
 
+    def serve(self, domains: Collection[str]) -> None:
+        """Let logins be in these domains from now on; they are in lower case."""
+        self._domains = frozenset(domains)
+
     def refresh(self) -> UsersError | None:
         """Read the file if it has changed; to be called from a thread.
 

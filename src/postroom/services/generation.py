@@ -1,6 +1,7 @@
 """A generation: everything a reload changes, made whole and swapped at once.
 
-Sessions and attempts keep the generation they began with.
+Sessions and attempts keep the generation they began with. It is closed when the last
+of them has let go of it.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,12 @@ from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
 
 
+class Tenancy:
+    """Part of a generation, so that it lives as long as anyone holds on to that."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Generation(NamedTuple):
     """One set of settings, tables and hooks that belong together."""
 
@@ -25,3 +32,4 @@ class Generation(NamedTuple):
     router: Router
     facts: Facts
     agents: Mapping[str, Agent]
+    tenancy: Tenancy | None = None

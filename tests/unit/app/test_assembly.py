@@ -1,0 +1,185 @@
+"""Generations: built whole or not at all, and closed when nobody holds them."""
+
+import asyncio
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from postroom.app.assembly import Built, Ground, build, retire, unchangeable
+from postroom.auth.users import Users
+from postroom.config.load import parse
+from postroom.config.settings import Config
+from postroom.limits.shared import SharedCounters
+from postroom.mailbox.stores import open_store
+from postroom.observe.events import AnyEvent
+from postroom.testing.workbench import JumpingClock
+
+BASE = """
+hostname = "gonzo.test"
+users_file = "users"
+[spool]
+directory = "spool"
+[mailbox]
+path = "mail/{user}"
+[dns]
+nameservers = ["127.0.0.1:5353"]
+[route]
+"""
+
+
+class Yard:
+    """Builds generations of a configuration in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.events: list[AnyEvent] = []
+        (directory / "users").write_text("")
+        config = self.config()
+        self.users = Users(config.users_file, config.auth)
+        self.ground = Ground(
+            store=open_store(config.mailbox, config.hostname),
+            pool=ThreadPoolExecutor(1),
+            users=self.users,
+            counters=SharedCounters.private(),
+            emit=self.events.append,
+            clock=JumpingClock(),
+            window=lambda hop: 1,
+            bind=lambda hop, destination: None,
+        )
+
+    def config(self, more: str = "") -> Config:
+        return parse(BASE + more, str(self.directory / "postroom.toml"))
+
+    def build(
+        self, more: str = "", before: Built | None = None, number: int = 1
+    ) -> Built:
+        return build(number, self.config(more), self.ground, before)
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+async def test_a_small_configuration_has_all_agents(yard: Yard) -> None:
+    built = yard.build()
+    assert sorted(built.generation.agents) == ["discard", "lmtp", "mailbox", "smtp"]
+    assert built.own.is_name("gonzo.test")
+    await built.aclose()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def broken(:\n", "SyntaxError"),
+        ("import nosuchmodule\n", "ModuleNotFoundError"),
+        ("raise SystemExit(3)\n", "SystemExit"),
+        ("from postroom import hook\n@hook.rcpt\ndef one(x): pass\n", "two parameters"),
+    ],
+)
+async def test_a_site_that_cannot_be_loaded_is_a_sentence(
+    yard: Yard, source: str, reason: str
+) -> None:
+    (yard.directory / "site.py").write_text(source)
+    with pytest.raises(ValueError, match=reason) as error:
+        yard.build('[policy]\nmodule = "site.py"\n')
+    assert "site.py" in str(error.value)
+
+
+async def test_a_table_that_is_broken_keeps_the_version_before(yard: Yard) -> None:
+    aliases = yard.directory / "aliases"
+    aliases.write_text("all: joe\n")
+    before = yard.build('aliases = "aliases"\n')
+    aliases.write_text("all: joe\n: nobody\n")
+    after = yard.build('aliases = "aliases"\n', before, 2)
+    assert after.aliases is before.aliases
+    assert after.aliases is not None
+    assert after.aliases.get("all") == ("joe",)
+    assert yard.events
+    await after.aclose()
+
+
+async def test_another_table_file_is_another_table(yard: Yard) -> None:
+    for name in ("one", "two"):
+        (yard.directory / name).write_text(f"all: {name}\n")
+    before = yard.build('aliases = "one"\n')
+    after = yard.build('aliases = "two"\n', before, 2)
+    assert after.aliases is not before.aliases
+    assert before.aliases is not None
+    assert before.aliases.get("all") == ("one",)
+
+
+CHANGES = {
+    "": [],
+    'smart_host = "[127.0.0.1]:25"\n': [],
+    '[receive]\nbanner = "hi"\n': [],
+    '[receive]\ntransaction_memory_max = "1MiB"\n': ["receive.transaction_memory_max"],
+    "[deliver]\nlanes = 3\n": ["deliver"],
+    '[schedule.retry]\nexpire = "1d"\n': ["schedule"],
+    '[auth]\nargon2_memory = "1MiB"\n': ["auth"],
+}
+
+
+@pytest.mark.parametrize("more", CHANGES)
+def test_what_only_a_restart_can_change(yard: Yard, more: str) -> None:
+    assert unchangeable(yard.config(), yard.config(more)) == CHANGES[more]
+
+
+class Closing:
+    """Notes when a generation is closed, in the place of an agent."""
+
+    is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def watched(yard: Yard) -> tuple[Built, Closing]:
+    built, closing = yard.build(), Closing()
+    agents = {"smtp": closing}
+    generation = built.generation._replace(agents=agents)  # type: ignore[arg-type]
+    return built._replace(generation=generation), closing
+
+
+async def settle() -> None:
+    gc.collect()
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_a_generation_is_closed_when_the_last_has_let_go(yard: Yard) -> None:
+    built, closing = watched(yard)
+    held = [built.generation, built.generation]
+    task = asyncio.create_task(retire(built))
+    del built
+    await settle()
+    assert not closing.is_closed
+    held.pop()
+    await settle()
+    assert not closing.is_closed
+    held.clear()
+    await settle()
+    assert closing.is_closed
+    await task
+
+
+async def test_a_generation_that_nobody_holds_is_closed_at_once(yard: Yard) -> None:
+    built, closing = watched(yard)
+    task = asyncio.create_task(retire(built))
+    del built
+    await settle()
+    assert closing.is_closed
+    await task
+
+
+async def test_at_the_end_it_is_closed_whoever_holds_it(yard: Yard) -> None:
+    built, closing = watched(yard)
+    held = built.generation
+    task = asyncio.create_task(retire(built))
+    await settle()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert closing.is_closed
+    assert held.number == 1
