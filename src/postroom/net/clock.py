@@ -1,8 +1,12 @@
 """The one place where the clock and the zone are read."""
 
 import time
+from functools import lru_cache
 
-from postroom.mail.now import Now
+from postroom.mail.now import MINUTE_US, Now
+
+# Zones change their offset at quarters of an hour only.
+_QUARTER_US = 15 * MINUTE_US
 
 
 def read_now() -> Now:
@@ -17,4 +21,9 @@ def read_mono_us() -> int:
 
 def zone_offset_s(utc_us: int) -> int:
     """Return the local zone's offset east of UTC, in seconds, at a moment."""
-    return time.localtime(utc_us / 1_000_000).tm_gmtoff
+    return _offset_of_quarter_s(utc_us // _QUARTER_US)
+
+
+@lru_cache(maxsize=8)
+def _offset_of_quarter_s(quarter: int) -> int:
+    return time.localtime(quarter * _QUARTER_US / 1_000_000).tm_gmtoff

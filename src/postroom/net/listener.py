@@ -122,7 +122,7 @@ class Listener(StreamOwner):
             server.close()
 
     def _new_stream(self) -> Stream:
-        return Stream(self)
+        return Stream(self, self._loop)
 
     async def _serve(self, stream: Stream) -> None:
         try:

@@ -64,7 +64,34 @@ class Stream(asyncio.Protocol):
         is_tls: whether ``start_tls`` succeeded.
     """
 
-    def __init__(self, owner: "StreamOwner | None" = None) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_at_end",
+        "_closed",
+        "_closing",
+        "_deadline_us",
+        "_drainer",
+        "_failure",
+        "_interrupted",
+        "_loop",
+        "_owner",
+        "_reader",
+        "_reading_paused",
+        "_sweeper",
+        "_transport",
+        "_unread",
+        "_unread_octets",
+        "_writing_paused",
+        "is_tls",
+        "peer_ip",
+        "peer_port",
+    )
+
+    def __init__(
+        self,
+        owner: "StreamOwner | None" = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.peer_ip = ""
         self.peer_port = 0
         self.is_tls = False
@@ -82,7 +109,8 @@ class Stream(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._drainer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
+        self._sweeper: _Sweeper | None = None  # it watches us, once it is set
 
     # What tasks call
 
@@ -131,8 +159,9 @@ class Stream(asyncio.Protocol):
 
         Only waiting for the peer is cut short: a task that works is left alone.
         """
-        if self._deadline_us is None and mono_us is not None:
-            _sweeper_of(self._loop).watch(self)
+        if self._sweeper is None and mono_us is not None:
+            self._sweeper = _sweeper_of(self._loop)
+            self._sweeper.watch(self)
         self._deadline_us = mono_us
 
     def interrupt(self) -> None:
@@ -289,7 +318,8 @@ class Stream(asyncio.Protocol):
         self._failure = StreamLost(str(exc) or "connection lost" if exc else "closed")
         if exc is not None:
             self._at_end = False
-        _sweeper_of(self._loop).forget(self)
+        if self._sweeper is not None:
+            self._sweeper.forget(self)
         _wake(self._reader)
         if self._drainer is not None and not self._drainer.done():
             self._drainer.set_exception(self._failure)

@@ -8,6 +8,7 @@ and local names are compared without regard to case.
 
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 from postroom.dns.hop import Hop
 from postroom.dns.names import to_ascii
@@ -240,6 +241,7 @@ def _route_keys(domain: str) -> Iterator[str]:
     yield "*"
 
 
+@lru_cache(maxsize=4096)
 def _read_way(domain: str, key: str, value: str) -> Way | RoutingFailed:
     try:
         return read_way(domain, value, f"table {ROUTES}: {key}")

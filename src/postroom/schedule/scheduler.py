@@ -82,6 +82,11 @@ class Scheduler:
         """How many hops are remembered."""
         return len(self._hops)
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether ``next`` may have something to claim."""
+        return bool(self._turns)
+
     def window(self, hop: str) -> int:
         """Return how many connections the hop's destination bears now."""
         entry = self._hops.get(hop)

@@ -21,7 +21,7 @@ from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
 from postroom.services.expand import Expander
 from postroom.services.listeners import Listeners
 from postroom.services.settings import DeliverSettings
-from postroom.services.settle import Settler
+from postroom.services.settle import Settler, done
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import Fenced, Lease, NewMessage, Settle, SpoolError
 
@@ -63,6 +63,7 @@ class Dispatcher:
         self._wake_mono_us: int | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
         self._draining = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def active(self) -> int:
@@ -159,9 +160,9 @@ class Dispatcher:
             task.cancel()
 
     def _pump(self) -> None:
-        if self._draining:
-            return
         scheduler = self._parts.scheduler
+        if self._draining or not (scheduler.has_turns or self._wake_mono_us):
+            return
         now = self._parts.shop.clock()
         for claim in scheduler.next(now):
             self._run(self._claim(claim))
@@ -176,9 +177,7 @@ class Dispatcher:
         self._wake_handle = None
         if mono_us is not None:
             seconds = max(mono_us - now.mono_us, 0) / SECOND_US
-            self._wake_handle = asyncio.get_running_loop().call_later(
-                seconds, self._wake
-            )
+            self._wake_handle = self._loop.call_later(seconds, self._wake)
 
     def _wake(self) -> None:
         self._wake_mono_us = self._wake_handle = None
@@ -221,7 +220,7 @@ class Dispatcher:
         self._run(self._attempt(lease))
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+        task = self._loop.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._forget)
 
@@ -273,7 +272,10 @@ class Dispatcher:
         began = parts.shop.clock()
         outcomes = await self._try(lease, route, began)
         ended = parts.shop.clock()
-        settled, new = await self._judge(lease, outcomes, ended)
+        settled: Sequence[Settle] = done(lease, outcomes)
+        new: Sequence[NewMessage] = ()
+        if not settled:
+            settled, new = await self._judge(lease, outcomes, ended)
         await self._settle(lease, settled, new)
         count = len(lease.numbers)
         span = Span(began, ended)
@@ -352,7 +354,7 @@ class Dispatcher:
         generation = self._parts.shop.generation()  # in use until the attempt ends
         agent = generation.agents.get(route.agent)
         count = len(lease.numbers)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if agent is None or task is None:
             text = f"no delivery agent is called {route.agent}"
             return [Deferred("4.3.5", text)] * count
@@ -402,6 +404,8 @@ class Dispatcher:
         self._parts.shop.tell(what, level="warning")
 
     def _look_for(self, new: Sequence[NewMessage]) -> None:
+        if not new:
+            return
         now = self._parts.shop.clock()
         for message in new:
             for recipient in message.recipients:

@@ -36,8 +36,8 @@ class Settler:
 
         ``due_us`` is a given time for the next try, where the hop rests until then.
         """
-        if all(type(outcome) is Delivered for outcome in outcomes):
-            return [Settle(number) for number in lease.numbers], ()
+        if settled_at_once := done(lease, outcomes):
+            return settled_at_once, ()
         settled: list[Settle] = []
         failed: list[Reported] = []
         delayed: list[Reported] = []
@@ -72,6 +72,14 @@ class Settler:
             sender_is_null=lease.envelope.sender.is_null,
         )
         return verdict_on_deferral(deferral, now, self._retry, due_us)
+
+
+def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:
+    """Return what becomes of recipients that were all delivered to; else nothing."""
+    for outcome in outcomes:
+        if type(outcome) is not Delivered:
+            return ()
+    return [Settle(number) for number in lease.numbers]
 
 
 def _settled(

@@ -84,6 +84,11 @@ _REFUSALS: Final = {
     Problem.LINE_TOO_LONG: replies.CONTENT_LINE_TOO_LONG,
 }
 
+# Bound once: looking a member up in its enum costs four times as much.
+_DATA, _CLOSED, _TLS, _AUTH = State.DATA, State.CLOSED, State.TLS, State.AUTH
+_MAIL_VERB, _RCPT_VERB, _DATA_VERB = Verb.MAIL, Verb.RCPT, Verb.DATA
+_CONTENT_VERB = Verb.CONTENT
+
 # These are refused without being the client's mistake: they do not count as errors.
 _FORGIVEN: Final = frozenset({"size", "recipients", "no-recipients", "auth-cancelled"})
 
@@ -169,13 +174,13 @@ class ServerConnection:
         if self._owed:
             return None
         state = self.state
-        if state is State.DATA:
+        if state is _DATA:
             event = self._next_of_content()
-        elif state is State.CLOSED or state is State.TLS:
+        elif state is _CLOSED or state is _TLS:
             event = None  # the handshake is not ours
         else:
             event = self._next_command()
-        if event is None and (self._inbox.ended or state is State.CLOSED):
+        if event is None and (self._inbox.ended or state is _CLOSED):
             return self._next_of_end()
         return event
 
@@ -234,20 +239,20 @@ class ServerConnection:
         return data
 
     def _accepted(self, verb: Verb, state: State) -> None:
-        if verb is Verb.RCPT:
+        if verb is _RCPT_VERB:
             self.recipients += 1
-        elif verb is Verb.DATA:
+        elif verb is _DATA_VERB:
             s = self._settings
             self._content = ContentReader(
                 s.message_octets_max,
                 s.data_line_octets_max,
                 fix=s.bare_line_ends == "fix",
             )
-        elif verb is Verb.CONTENT:
+        elif verb is _CONTENT_VERB:
             self._errors = 0
-        elif verb is Verb.MAIL:
+        elif verb is _MAIL_VERB:
             self.recipients = 0
-        elif state is State.TLS:
+        elif state is _TLS:
             self._inbox.clear()  # RFC 3207 §4.2: no command may hide behind it
         elif verb in (Verb.AUTH, Verb.RESPONSE) and state is State.READY:
             self.authenticated = True
@@ -279,13 +284,13 @@ class ServerConnection:
             if not content.ended:
                 return None
         self._content = None
-        self._owe(Verb.CONTENT, self.recipients if self._lmtp else 1)
+        self._owe(_CONTENT_VERB, self.recipients if self._lmtp else 1)
         problem = content.problem
         refusal = _REFUSALS[problem] if problem else None
         return EndOfData(content.size_octets, problem, refusal)
 
     def _next_command(self) -> Event | None:
-        if self.state is State.AUTH:
+        if self.state is _AUTH:
             return self._next_response()
         line = self._inbox.line(self._settings.command_line_octets_max)
         if line is None:
@@ -324,15 +329,15 @@ class ServerConnection:
         verb = command.verb
         if verb not in ALLOWED[self.state]:
             return _bad_sequence(self.state, verb), "sequence"
-        if verb is Verb.RCPT:
+        if verb is _RCPT_VERB:
             if self.recipients >= self._settings.recipients_max:
                 return replies.TOO_MANY_RECIPIENTS, "recipients"
-        elif verb is Verb.MAIL:
+        elif verb is _MAIL_VERB:
             assert isinstance(command, Mail)
             limit = self._settings.message_octets_max
             if limit and command.params.size > limit:  # RFC 1870 §6.1
                 return replies.TOO_LARGE, "size"
-        elif verb is Verb.DATA:
+        elif verb is _DATA_VERB:
             if not self.recipients:  # RFC 5321 §3.3
                 return replies.NO_RECIPIENTS, "no-recipients"
         elif verb is Verb.STARTTLS and self.tls:
