@@ -19,6 +19,9 @@ from postroom.testing.scripted_host import WILLING, Answer, ScriptedHost
 STEPS = ("@", "EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT")
 """Where it can misbehave: the greeting, the commands, and ``.``, the content."""
 
+HELLO = b"250-peer.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+"""It names no size that would be too large."""
+
 WAYS: dict[str, Answer] = {
     "hangs": b"",
     "drops": None,
@@ -43,7 +46,7 @@ class FaultyPeer:
     def __init__(self, background: Background, ip: str, port: int) -> None:
         self._background = background
         self._ip, self._port = ip, port
-        self._host = ScriptedHost()
+        self._host = ScriptedHost({"EHLO": HELLO})
         self._server: asyncio.Server | None = None
 
     def __enter__(self) -> "FaultyPeer":
@@ -78,7 +81,8 @@ class FaultyPeer:
 
     def answer(self, answers: dict[str, Answer]) -> None:
         """From now on, answer so; connections that stand are broken off."""
-        self._background.run(self._change(ScriptedHost({**WILLING, **answers})))
+        said = {**WILLING, "EHLO": HELLO, **answers}
+        self._background.run(self._change(ScriptedHost(said)))
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, self._ip, self._port)
