@@ -97,8 +97,8 @@ class _Run:
 
     def _explain(self) -> None:
         say = self._console.print
-        for text in (ours, postfix, dovecot):
-            say(text.DIFFERENCES, markup=False, highlight=False)
+        for one in (ours, postfix, dovecot):
+            say(one.DIFFERENCES, markup=False, highlight=False)
         say(DURABILITY, markup=False, highlight=False)
         if self._busy > BUSY:
             text = f"The machine is busy (load {self._busy:.1f}): figures will be low."
