@@ -17,6 +17,7 @@ from postroom.testing.ready_client import (
     told,
 )
 
+CONTENT = b"250 a\r\n250 b\r\n250 c\r\n354 d\r\n"
 LOSSES: list[tuple[str, bytes, bool, list[int | None]]] = [
     ("before MAIL", b"", False, [None, None]),
     ("after MAIL", b"250 a\r\n", False, [None, None]),
