@@ -66,7 +66,12 @@ def serve(
         return _refuse(error, EX_CANTCREAT)
     try:
         sockets = asyncio.run(
-            bind_all(plan.listens, plan.run_directory, plan.process.bind_timeout)
+            bind_all(
+                plan.listens,
+                plan.run_directory,
+                plan.process.bind_timeout,
+                plan.workers,
+            )
         )
         where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
         log.tell(f"starting: {plan.workers} workers, {where}")
@@ -77,8 +82,8 @@ def serve(
             supervisor = Supervisor(plan, load, sockets, run_as, command, log)
             return asyncio.run(supervisor.run())
         finally:
-            for _, sock in sockets:
-                sock.close()
+            for bound in sockets:
+                bound.close()
     except BindError as error:
         return _refuse(error, EX_UNAVAILABLE)
     finally:

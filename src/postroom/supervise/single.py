@@ -29,11 +29,11 @@ from postroom.admin.link import (
 from postroom.net.clock import read_now
 from postroom.supervise.plan import (
     PLAN_ERRORS,
-    Listen,
     LoadPlan,
     Plan,
     changed_in_place,
 )
+from postroom.supervise.sockets import Bound
 from postroom.supervise.supervisor import Log
 
 RunWorker = Callable[[Job], int]
@@ -117,7 +117,7 @@ class _Orders:
 def run_single(
     plan: Plan,
     load: LoadPlan,
-    sockets: Sequence[tuple[Listen, socket.socket]],
+    sockets: Sequence[Bound],
     run_worker: RunWorker,
     log: Log,
 ) -> int:
@@ -131,8 +131,13 @@ def run_single(
         config_path=plan.config_path,
         config_text=plan.config_text,
         listeners=tuple(
-            ListenFd(one.service, one.name, one.address, os.dup(sock.fileno()))
-            for one, sock in sockets
+            ListenFd(
+                bound.listen.service,
+                bound.listen.name,
+                bound.listen.address,
+                os.dup(bound.of_worker(0).fileno()),
+            )
+            for bound in sockets
         ),
         link_fd=theirs.detach(),
         heartbeat=plan.process.heartbeat,

@@ -1,6 +1,9 @@
 """Binding the listening sockets, which the supervisor keeps open for life.
 
-A crash or reload of workers loses no waiting connection. Addresses that the last
+A crash or reload of workers loses no waiting connection. Each worker has its own socket
+for each address: the kernel deals connections out evenly, and wakes one worker
+for each (SO_REUSEPORT), while a shared socket wakes all and lets the first take most.
+What waits on a dead worker's socket is served by its successor. Addresses that the last
 workers of a killed server still hold are waited for; anyone else's are an error at
 once, which names the address and the remedy.
 """
@@ -11,6 +14,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
@@ -23,48 +27,79 @@ SUBMIT_SOCKET = "submit.sock"
 RETRY_US = SECOND_US // 10
 
 
+class Bound(NamedTuple):
+    """A listener with its sockets: one for each worker, or one that all share."""
+
+    listen: Listen
+    sockets: tuple[socket.socket, ...]
+
+    def of_worker(self, number: int) -> socket.socket:
+        """Return the socket that a worker accepts on."""
+        return self.sockets[number % len(self.sockets)]
+
+    def close(self) -> None:
+        """Let go of the address."""
+        for sock in self.sockets:
+            sock.close()
+
+
 class BindError(Exception):
     """An address cannot be listened on; the text says which, why, and what to do."""
 
 
 async def bind_all(
-    listens: Sequence[Listen], run_directory: str, patience: Duration
-) -> list[tuple[Listen, socket.socket]]:
+    listens: Sequence[Listen], run_directory: str, patience: Duration, workers: int = 1
+) -> list[Bound]:
     """Bind every address, and the submission socket in the run directory.
 
     Raises:
         BindError: one of them cannot be had; none is kept.
     """
-    bound: list[tuple[Listen, socket.socket]] = []
+    bound: list[Bound] = []
     try:
         for listen in listens:
-            sock = await _bind_patiently(listen, run_directory, patience)
-            bound.append((listen, sock))
+            sockets = await _bind_patiently(listen, run_directory, patience, workers)
+            bound.append(Bound(listen, sockets))
         path = str(Path(run_directory) / SUBMIT_SOCKET)
         submit = Listen(service="submit", name="submit", ip=path, port=0)
-        bound.append((submit, bind_unix(path, mode=0o666)))
+        bound.append(Bound(submit, (bind_unix(path, mode=0o666),)))
     except BaseException:
-        for _, sock in bound:
-            sock.close()
+        for one in bound:
+            one.close()
         raise
     return bound
 
 
-def bind_tcp(listen: Listen) -> socket.socket:
-    """Bind and listen on one TCP address.
+def bind_tcp(listen: Listen, workers: int = 1) -> tuple[socket.socket, ...]:
+    """Bind and listen on one TCP address, once for each worker.
 
     Raises:
         OSError: the address is taken, not ours, or needs root.
     """
+    # The kernel would let any process of our user join in: be sure to be alone.
+    _bind(listen, shared=False).close()
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(max(1, workers)):
+            sockets.append(_bind(listen, shared=True))
+            sockets[-1].listen(BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return tuple(sockets)
+
+
+def _bind(listen: Listen, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in listen.ip else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind((listen.ip, listen.port))
-        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -91,12 +126,12 @@ def bind_unix(path: str, *, mode: int) -> socket.socket:
 
 
 async def _bind_patiently(
-    listen: Listen, run_directory: str, patience: Duration
-) -> socket.socket:
+    listen: Listen, run_directory: str, patience: Duration, workers: int
+) -> tuple[socket.socket, ...]:
     until_us = read_mono_us() + patience
     while True:
         try:
-            return bind_tcp(listen)
+            return bind_tcp(listen, workers)
         except OSError as error:
             is_ours = error.errno == errno.EADDRINUSE and _old_workers(run_directory)
             if not is_ours or read_mono_us() >= until_us:

@@ -8,7 +8,6 @@ import asyncio
 import mmap
 import os
 import signal
-import socket
 from collections.abc import Sequence
 from itertools import count
 from typing import Protocol
@@ -33,11 +32,11 @@ from postroom.net.clock import read_now
 from postroom.supervise.identity import RunAs
 from postroom.supervise.plan import (
     PLAN_ERRORS,
-    Listen,
     LoadPlan,
     Plan,
     changed_in_place,
 )
+from postroom.supervise.sockets import Bound
 from postroom.supervise.worker import Ended, Worker, start_worker
 
 
@@ -74,7 +73,7 @@ class Supervisor:
         self,
         plan: Plan,
         load: LoadPlan,
-        sockets: Sequence[tuple[Listen, socket.socket]],
+        sockets: Sequence[Bound],
         run_as: RunAs | None,
         command: tuple[str, ...],
         log: Log,
@@ -206,12 +205,12 @@ class Supervisor:
             config_text=self._plan.config_text,
             listeners=tuple(
                 ListenFd(
-                    service=listen.service,
-                    name=listen.name,
-                    address=listen.address,
-                    fd=sock.fileno(),
+                    service=bound.listen.service,
+                    name=bound.listen.name,
+                    address=bound.listen.address,
+                    fd=bound.of_worker(number).fileno(),
                 )
-                for listen, sock in self._sockets
+                for bound in self._sockets
             ),
             counters_fd=self._counters_fd,
             heartbeat=self._plan.process.heartbeat,
