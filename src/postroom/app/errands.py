@@ -128,6 +128,8 @@ class Office:
                 return Answer((_deliverable(address, routing),))
             case LocalAlias():
                 return await self._verify_alias(address, verbose)
+            case RoutingFailed(reason):
+                return Answer((f"{shown}... {reason}",), EX_TEMPFAIL)
             case _:
                 return Answer((f"{shown}... {routing.reason}",), EX_NOUSER)
 

@@ -1,0 +1,103 @@
+"""What ``sendmail -bv`` is told of addresses, and ``newaliases`` of the file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from postroom.app.assembly import Built
+from postroom.app.errands import Office
+from postroom.config.settings import Config
+from postroom.dns.own import OwnNames
+from postroom.dns.resolver import Resolver
+from postroom.mail.address import Address
+from postroom.observe.metrics import Metrics
+from postroom.services.receive import ReceiveService
+from postroom.services.submission import EX_DATAERR, EX_NOUSER, EX_OK, EX_TEMPFAIL
+from postroom.tables.aliases import alias_file
+from postroom.tables.settings import TableSettings
+from postroom.testing.workbench import Bench, Plan, bench
+
+ALIASES: dict[str, Sequence[str]] = {
+    "all": ["joe", "x@far.test"],
+    "joe": ["joe", "betty"],
+    "bad": ["joe", "nosuch"],
+    "loop": ["pool"],
+    "pool": ["loop"],
+}
+
+
+def office(b: Bench, aliases: Path | None = None) -> Office:
+    config = Config()
+    table = alias_file(str(aliases), TableSettings()) if aliases else None
+    built = Built(
+        config,
+        b.generation,
+        Resolver(config.dns, b.clock),
+        OwnNames(),
+        table,
+        None,
+        None,
+    )
+    receive = ReceiveService(b.tools)
+    return Office(0, "run", lambda: built, [b.line], receive, Metrics())
+
+
+JOE = "joe@gonzo.test... deliverable: mailer local, user joe"
+BETTY = "betty@gonzo.test... deliverable: mailer local, user betty"
+FAR = "x@far.test... deliverable: mailer smtp, host far.test, user x@far.test"
+
+
+@pytest.mark.parametrize(
+    ("address", "lines", "exit_code"),
+    [
+        ("betty", ["betty... deliverable: mailer local, user betty"], EX_OK),
+        ("x@far.test", [FAR], EX_OK),
+        ("nosuch", ["nosuch... User unknown"], EX_NOUSER),
+        ("joe", [JOE, BETTY], EX_OK),  # an alias that names itself
+        ("all", [JOE, BETTY, FAR], EX_OK),
+        ("bad", ["nosuch... User unknown", JOE, BETTY], EX_NOUSER),
+        ("loop", ["loop... aliasing/forwarding loop broken"], EX_NOUSER),
+    ],
+)
+async def test_verify(address: str, lines: list[str], exit_code: int) -> None:
+    async with bench(Plan(aliases=ALIASES)) as b:
+        answer = await office(b).verify(Address.from_text(address), verbose=False)
+        assert (list(answer.lines), answer.exit_code) == (lines, exit_code)
+
+
+async def test_verify_while_a_table_fails() -> None:
+    async with bench(Plan(aliases=ALIASES)) as b:
+        b.aliases.fault = "broken"
+        answer = await office(b).verify(Address.from_text("all"), verbose=False)
+        assert answer.exit_code == EX_TEMPFAIL
+
+
+async def test_verbose_tells_the_way() -> None:
+    async with bench(Plan(aliases=ALIASES)) as b:
+        answer = await office(b).verify(Address.from_text("all"), verbose=True)
+        assert answer.lines[0].startswith("all... aliased to joe, x@far.test")
+
+
+@pytest.mark.parametrize(
+    ("text", "exit_code", "words"),
+    [
+        ("a: joe\nb: joe, betty\n", EX_OK, "2 aliases"),
+        ("a: joe\n: nobody\n", EX_DATAERR, "the old aliases stay in force"),
+    ],
+)
+async def test_newaliases(
+    tmp_path: Path, text: str, exit_code: int, words: str
+) -> None:
+    path = tmp_path / "aliases"
+    path.write_text(text)
+    async with bench() as b:
+        answer = await office(b, path).newaliases()
+        assert answer.exit_code == exit_code
+        assert words in answer.lines[-1]
+
+
+async def test_newaliases_without_a_file() -> None:
+    async with bench() as b:
+        answer = await office(b).newaliases()
+        assert "route.aliases" in answer.lines[0]
