@@ -138,7 +138,7 @@ class Shard:
 
     def expect(self, messages: int) -> None:
         """Take the hint that so many more (or fewer) messages are on their way."""
-        self._writer.arriving += messages
+        self._writer.expect(messages)
 
     async def accept(
         self, message: NewMessage, *, claim: bool = False

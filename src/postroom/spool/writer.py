@@ -1,10 +1,10 @@
 """The thread that writes: gathers what is pending and commits it in one transaction.
 
 It never waits for a group to fill while nothing else is coming: it begins with what is
-there and gathers what arrives meanwhile. While more is coming, groups begin at least
-5 ms apart: each costs the same however much is in it. Nobody waits for a settlement,
-so it goes with the next new mail, or a few milliseconds later. What went wrong is
-sorted out here:
+there and gathers what arrives meanwhile. While more is coming, the loop thread hands
+over at most every 5 ms: a group costs nearly the same however much is in it, above all
+the hand-over from thread to thread. Nobody waits for a settlement, so it goes with the
+next new mail, or a few milliseconds later. What went wrong is sorted out here:
 
 - one bad change fails alone, the rest of its group is committed without it;
 - a full disk fails what adds mail (``SpoolFull``), what frees space is tried again;
@@ -17,14 +17,11 @@ Nothing is reported as done before its commit has returned.
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 import apsw
 
-from postroom.mail.now import SECOND_US
-from postroom.net.clock import read_mono_us
 from postroom.spool import groups
 from postroom.spool.bodies import BodyDirectory
 from postroom.spool.changes import COUNTED, Change, Group
@@ -38,7 +35,7 @@ _GROUPS_A_LOOK = 64
 _IDLE_S = 1.0
 _SETTLE_WAIT_S = 0.004
 _SETTLES_WAITING_MAX = 64
-_PACE_US = 5_000
+_PACE_S = 0.005
 _PAGES_GIVEN_BACK = 1024
 _DISK_ERRORS = (
     apsw.IOError,
@@ -82,13 +79,13 @@ class Writer:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._gathered: list[Change] = []
-        self._is_due = self._has_timer = False
+        self._is_due = self._is_awaited = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._not_before_s = 0.0
+        self._arriving = 0
         self._pending: SimpleQueue[Change | None] = SimpleQueue()
         self._broken = False
         self._groups = 0
-        self._next_group_us = 0
-        self.arriving = 0
-        """Messages that are just being received, and may soon be handed over."""
         self._counts = _read_counts(database.writer)
         self.counts = self._counts
         """The counts after the last commit; replaced whole, never changed."""
@@ -104,17 +101,24 @@ class Writer:
 
     def submit(self, change: Change) -> None:
         """Hand over a change. Its future is answered once it is committed."""
-        gathered = self._gathered
-        gathered.append(change)
+        self._gathered.append(change)
         if self._is_due:
             return
-        if change.can_wait and len(gathered) < _SETTLES_WAITING_MAX:
-            if not self._has_timer:
-                self._has_timer = True
-                self._loop.call_later(_SETTLE_WAIT_S, self._time_is_up)
+        if change.can_wait and len(self._gathered) < _SETTLES_WAITING_MAX:
+            self._hand_over_in(_SETTLE_WAIT_S)
+            return
+        self._is_awaited = True
+        left_s = self._not_before_s - self._loop.time()
+        if self._arriving and left_s > 0:
+            self._hand_over_in(left_s)
         else:
-            self._is_due = True
-            self._loop.call_soon(self._hand_over)
+            self._hand_over_soon()
+
+    def expect(self, messages: int) -> None:
+        """Take the hint that so many more messages are on their way, or fewer."""
+        self._arriving += messages
+        if self._is_awaited and not self._arriving:
+            self._hand_over_soon()
 
     async def aclose(self) -> None:
         """Finish what is pending and end the thread; the database stays open."""
@@ -122,12 +126,21 @@ class Writer:
         self._pending.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
-    def _time_is_up(self) -> None:
-        self._has_timer = False
-        self._hand_over()
+    def _hand_over_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._hand_over)
+
+    def _hand_over_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        self._is_due = False
+        self._is_due = self._is_awaited = False
+        self._not_before_s = self._loop.time() + _PACE_S
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for change in self._gathered:
             self._pending.put(change)
         self._gathered.clear()
@@ -161,8 +174,6 @@ class Writer:
 
     def _gather(self, change: Change | None) -> tuple[list[Change], bool]:
         """Take what else is there, up to the group's limits; None says to end."""
-        if change is not None:
-            self._pace()
         changes: list[Change] = []
         pending, left = self._pending, int(self._settings.group_octets_max)
         while change is not None:
@@ -174,15 +185,6 @@ class Writer:
                 return changes, True
             change = pending.get()
         return changes, False
-
-    def _pace(self) -> None:
-        """While others are coming, let some time pass since the last group began."""
-        now_us = read_mono_us()
-        wait_us = self._next_group_us - now_us
-        if wait_us > 0 and self.arriving:
-            time.sleep(wait_us / SECOND_US)
-            now_us += wait_us
-        self._next_group_us = now_us + _PACE_US
 
     def _commit(self, changes: Sequence[Change]) -> None:
         """Commit a group; afterwards each change has its result or its error."""
