@@ -22,6 +22,7 @@ from postroom.route.explain import explain
 from postroom.route.routing import LocalAlias, LocalUser, Relay, RoutingFailed
 from postroom.services.line import Line
 from postroom.services.receive import ReceiveService
+from postroom.services.reception import Conversation
 from postroom.services.submission import (
     EX_DATAERR,
     EX_NOUSER,
@@ -29,7 +30,7 @@ from postroom.services.submission import (
     EX_TEMPFAIL,
     QueueSelection,
 )
-from postroom.services.submitter import Answer, Conversation, Errands
+from postroom.services.submitter import Answer, Errands
 from postroom.spool.spool import QueueFilter, Spool
 
 

@@ -57,7 +57,8 @@ from postroom.services.generation import Generation
 from postroom.services.letter import Desk
 from postroom.services.line import Line, start_line
 from postroom.services.pickup import PickupService
-from postroom.services.receive import ReceiveService, Tools
+from postroom.services.receive import ReceiveService
+from postroom.services.reception import Tools
 from postroom.services.retrieve import (
     LoginUnavailable,
     RetrieveService,

@@ -7,7 +7,7 @@ it is not positive nothing was kept.
 
 from asyncio import Future
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
@@ -23,12 +23,10 @@ from postroom.policy.session import MessageSubject, RouteSubject, Session
 from postroom.route.router import Routing
 from postroom.services.accept import Routed
 from postroom.services.changes import Changed, apply_changes
+from postroom.services.generation import Generation
+from postroom.services.reception import Tools
 from postroom.smtp import replies
 from postroom.spool.spool import BodyWriter, SpoolError, SpoolFull
-
-if TYPE_CHECKING:
-    from postroom.services.generation import Generation
-    from postroom.services.receive import Tools
 
 _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
 _SPOOL_ERROR = Reply.of(451, "4.3.0", "Cannot store the message, try again later")
@@ -44,7 +42,7 @@ class Content:
     Made by ``begin`` or ``begin_now``, ended by ``release`` or ``abandon``.
     """
 
-    def __init__(self, tools: "Tools", generation: "Generation") -> None:
+    def __init__(self, tools: Tools, generation: Generation) -> None:
         self._tools = tools
         self._generation = generation
         self.queue_id: QueueId = tools.acceptor.next_id(tools.shop.clock())
@@ -60,7 +58,7 @@ class Content:
         self.finished: Future[None] | None = None
 
     @classmethod
-    def begin_now(cls, tools: "Tools", generation: "Generation") -> "Content | None":
+    def begin_now(cls, tools: Tools, generation: Generation) -> "Content | None":
         """Begin a message, unless that has to wait for memory or for the log."""
         shop = tools.shop
         held = shop.spool.body_memory_octets_max
@@ -69,7 +67,7 @@ class Content:
         return cls(tools, generation)
 
     @classmethod
-    async def begin(cls, tools: "Tools", generation: "Generation") -> "Content":
+    async def begin(cls, tools: Tools, generation: Generation) -> "Content":
         """Wait until there is memory for another message, then begin it."""
         log = tools.shop.log
         if log.full:  # what happens to mail must be written down

@@ -4,8 +4,6 @@ A client over a limit is told 421 and goes. What a client does wrong is answered
 session; what breaks a session is an event and concerns nobody else.
 """
 
-from typing import NamedTuple, Protocol
-
 from postroom.mail.envelope import Origin
 from postroom.mail.reply import Reply
 from postroom.net.stream import Stream
@@ -13,32 +11,11 @@ from postroom.observe.events import (
     SessionClosed,
     SessionRefused,
 )
-from postroom.services.accept import Acceptor
-from postroom.services.budget import Budget
-from postroom.services.session import Conversation, SmtpSession
-from postroom.services.workshop import Workshop
+from postroom.services.reception import Conversation, Tools
+from postroom.services.session import SmtpSession
 
 _TOO_MANY = Reply.of(421, "4.3.2", "too many sessions, try again later")
 _TOO_MANY_YOURS = Reply.of(421, "4.7.0", "too many sessions from your address")
-
-
-class Counters(Protocol):
-    """Counts that all workers share."""
-
-    def add(self, key: str, amount: int, bound: int) -> bool:
-        """Add, unless the sum over all workers would go over ``bound``."""
-
-    def release(self, key: str, amount: int) -> None:
-        """Take back what was added."""
-
-
-class Tools(NamedTuple):
-    """What every session of this worker works with."""
-
-    shop: Workshop
-    acceptor: Acceptor
-    budget: Budget
-    counters: Counters
 
 
 class ReceiveService:

@@ -6,7 +6,7 @@ spool cannot keep it the client is told 452 or 451 and the message is not ours.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 
@@ -21,11 +21,9 @@ from postroom.policy.session import Connect, Hello, Mail, Rcpt, Session, Subject
 from postroom.route.drive import drive
 from postroom.route.router import Routing
 from postroom.services.content import Content
+from postroom.services.reception import Conversation, Tools
 from postroom.smtp import commands, replies, server
 from postroom.smtp.dialogue import Verb
-
-if TYPE_CHECKING:
-    from postroom.services.receive import Tools
 
 _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
 _TIMEOUT = Reply.of(421, "4.4.2", "Timeout waiting for the client")
@@ -37,32 +35,13 @@ _VERDICTS = (Accept, Reject, Defer, Discard)
 _Event = TypeVar("_Event")
 
 
-class Conversation(Protocol):
-    """What a session talks over: a stream, or ``sendmail -bs``."""
-
-    async def read(self) -> bytes:
-        """Return the next octets, ``b""`` at the end; raises ``StreamError``."""
-
-    def write(self, data: bytes) -> None:
-        """Send octets."""
-
-    async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was sent."""
-
-    def set_deadline(self, mono_us: int | None) -> None:
-        """Say until when ``read`` may wait."""
-
-    async def aclose(self) -> None:
-        """Send what is left and close."""
-
-
 class SmtpSession:
     """Serves one client."""
 
     def __init__(
         self,
         stream: Conversation,
-        tools: "Tools",
+        tools: Tools,
         origin: Origin,
     ) -> None:
         self._stream = stream

@@ -14,7 +14,7 @@ from postroom.route.drive import drive
 from postroom.route.router import Routing
 from postroom.services.content import Content
 from postroom.services.generation import Generation
-from postroom.services.receive import Tools
+from postroom.services.reception import Tools
 from postroom.services.submitter import Refused, Submitted
 from postroom.smtp import replies
 

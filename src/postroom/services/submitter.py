@@ -14,6 +14,7 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Say
+from postroom.services.reception import Conversation
 from postroom.services.submission import QueueSelection
 
 
@@ -59,25 +60,6 @@ class Submitter(Protocol):
 
     async def begin(self, envelope: Envelope) -> Draft | Refused:
         """Judge the sender; ``envelope.recipients`` is still empty."""
-
-
-class Conversation(Protocol):
-    """What an SMTP session talks over (``sendmail -bs``)."""
-
-    async def read(self) -> bytes:
-        """Return the next octets, ``b""`` at the end; raises ``StreamError``."""
-
-    def write(self, data: bytes) -> None:
-        """Send octets."""
-
-    async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was sent."""
-
-    def set_deadline(self, mono_us: int | None) -> None:
-        """Say until when the peer may keep us waiting."""
-
-    async def aclose(self) -> None:
-        """Send what is left and close."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from postroom.services.budget import Budget
 from postroom.services.dispatch import Dispatcher
 from postroom.services.generation import Generation
 from postroom.services.line import Line, start_line
-from postroom.services.receive import Tools
+from postroom.services.reception import Tools
 from postroom.services.settings import DeliverSettings, ReceiveSettings
 from postroom.services.workshop import Workshop
 from postroom.smtp.settings import ServerSettings

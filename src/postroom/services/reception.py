@@ -1,0 +1,45 @@
+"""What those who take mail work with, and what they talk over."""
+
+from typing import NamedTuple, Protocol
+
+from postroom.services.accept import Acceptor
+from postroom.services.budget import Budget
+from postroom.services.workshop import Workshop
+
+
+class Conversation(Protocol):
+    """What a session talks over: a stream, or ``sendmail -bs``."""
+
+    async def read(self) -> bytes:
+        """Return the next octets, ``b""`` at the end; raises ``StreamError``."""
+
+    def write(self, data: bytes) -> None:
+        """Send octets."""
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+
+    def set_deadline(self, mono_us: int | None) -> None:
+        """Say until when ``read`` may wait."""
+
+    async def aclose(self) -> None:
+        """Send what is left and close."""
+
+
+class Counters(Protocol):
+    """Counts that all workers share."""
+
+    def add(self, key: str, amount: int, bound: int) -> bool:
+        """Add, unless the sum over all workers would go over ``bound``."""
+
+    def release(self, key: str, amount: int) -> None:
+        """Take back what was added."""
+
+
+class Tools(NamedTuple):
+    """What every session of this worker works with."""
+
+    shop: Workshop
+    acceptor: Acceptor
+    budget: Budget
+    counters: Counters
