@@ -197,6 +197,10 @@ class Dispatcher:
         finally:
             got = len(leases)
             scheduler.claimed(claim.hop, claim.lane, claim.count, got, clock())
+        if 0 < got < claim.count:
+            # It may have been cut short by a bound on octets, not by the lane's end:
+            # only an empty answer says that nothing is left.
+            scheduler.due(claim.hop, claim.lane, clock())
         if claim.put_off is not None:
             put_off = (self._put_off(lease, claim.put_off) for lease in leases)
             await asyncio.gather(*put_off)

@@ -50,6 +50,9 @@ _CHANGE_PAGE = 500
 _READY = RecipientState.READY
 _EXPANDING = RecipientState.EXPANDING
 
+_CLAIM_ROUNDS_MAX = 5
+"""How often a claim looks again because what it found had changed meanwhile."""
+
 
 async def open_shard(
     directory: str,
@@ -171,6 +174,20 @@ class Shard:
         self, hop: str, lane: int | None, count: int, now: Now
     ) -> Sequence[Lease]:
         """Lease what is due for a hop. See ``Spool.claim``."""
+        leases: list[Lease] = []
+        for _ in range(_CLAIM_ROUNDS_MAX):
+            found, admitted = await self._claim(hop, lane, count - len(leases), now)
+            leases += admitted
+            # The schedule takes fewer than it asked for as the end of the lane. Where
+            # some that were found had changed meanwhile, there may be more behind.
+            if len(admitted) == found or len(leases) == count:
+                break
+        return leases
+
+    async def _claim(
+        self, hop: str, lane: int | None, count: int, now: Now
+    ) -> tuple[int, list[Lease]]:
+        """Return how many leases were found, and those of them that could be given."""
         book, settings = self._book, self._settings
         wanted = Wanted(
             hop=hop,
@@ -201,7 +218,7 @@ class Shard:
             book.end_watch(watch)
         if found.broken:
             self._shunt(found.broken)
-        return leases
+        return len(found.leases), leases
 
     async def settle(
         self,
