@@ -58,16 +58,16 @@ def accept_one(world: World, ledger: Ledger, name: str, recipients: list[str]) -
 
 
 def test_killed_within_data(world: World, crashing: Host) -> None:
-    ledger, pids = Ledger(), workers_of(crashing)
+    ledger, pids = Ledger("within-data"), workers_of(crashing)
     with Caller(world.ip(7), world.smtp_port) as caller:
         caller.hello()
         for command in ("MAIL FROM:<a@b.example>", f"RCPT TO:<{BETTY[0]}>", "DATA"):
             caller.ask(command)
-        caller.send(letter("half", 300_000))
+        caller.send(letter("within-data-1", 300_000))
         kill(pids)
         assert caller.is_hung_up()
     await_others(crashing, pids)
-    accept_one(world, ledger, "after", BETTY)
+    accept_one(world, ledger, "within-data-2", BETTY)
     found = audit_at_rest(ledger, {DOMAIN: crashing})
     assert found.unasked == found.duplicates == 0
     for number in range(2):  # what was half written is gone
@@ -96,7 +96,7 @@ def test_killed_within_a_delivery(world: World, crashing: Host) -> None:
 
 def test_killed_at_random(world: World, crashing: Host) -> None:
     """Twenty kills while four clients hand in mail without a pause."""
-    ledger, random = Ledger(), Random(20)
+    ledger, random = Ledger("kill"), Random(20)
     asyncio.run(_load_and_kill(world, crashing, ledger, random))
     assert len(ledger.promised) >= 40
     await_others(crashing, [])

@@ -1,7 +1,8 @@
 """Whether there is room for more mail: an answer from memory, refreshed elsewhere.
 
 The reader thread asks the file system about once a second and after each failure; the
-loop thread subtracts what it has let in since.
+loop thread subtracts what it has let in since. Other workers fill the same disk, so
+near the reserve each answer is asked for anew: it needs no disk work, only a call.
 """
 
 import os
@@ -38,7 +39,10 @@ class Space:
 
     def has(self, octets: int) -> bool:
         """Whether ``octets`` of mail fit; stored twice for a while (log, table)."""
-        return self._free_octets >= 2 * octets + 4096
+        needed = 2 * octets + 4096
+        if needed <= self._free_octets < self._reserve_octets:
+            self.refresh()
+        return self._free_octets >= needed
 
     def took(self, octets: int) -> None:
         """Count what was let in since the last look."""

@@ -152,7 +152,7 @@ class Host:
         """Run one of our commands (``postroom``, ``sendmail``, ...) on this host."""
         name, *rest = arguments
         return subprocess.run(
-            [command(str(name)), *rest],
+            [*self._prefix, command(str(name)), *rest],
             input=text,
             capture_output=True,
             env={**self.environment, **(environment or {})},

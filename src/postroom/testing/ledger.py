@@ -56,6 +56,9 @@ class Audit(NamedTuple):
 class Ledger:
     """What was acknowledged. One ledger may serve many clients.
 
+    Args:
+        prefix: only ids that begin so are looked at, for a host that has seen others.
+
     Attributes:
         promised: what was acknowledged.
         elsewhere: contents that arrived where there are no mailboxes to look into,
@@ -64,7 +67,8 @@ class Ledger:
         broken_off: how often it ended in none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.promised: list[Due] = []
         self.elsewhere: list[bytes] = []
         self.replies: Counter[int] = Counter()
@@ -93,7 +97,7 @@ class Ledger:
             failed = _FAILED.findall(content)
             if failed:
                 reported |= {Due(message_id, one.decode()) for one in failed}
-            elif message_id:
+            elif message_id and message_id.startswith(self.prefix):
                 arrived[Due(message_id, recipient)] += 1
         waiting = set(queued)
         promised = set(self.promised)

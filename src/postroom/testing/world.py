@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from postroom.testing.background import Background
 from postroom.testing.faulty_peer import FaultyPeer
-from postroom.testing.host import Host
+from postroom.testing.host import UNPRIVILEGED, Host, login_of
 from postroom.testing.nameserver import NameServer
 from postroom.testing.zone import Zone
 
@@ -157,7 +157,9 @@ class World:
             },
             "auth": {"argon2_memory": "1MiB", "scram": False},
             "submission": {
-                "users": {"root": "betty"},
+                "users": dict.fromkeys(
+                    ("root", UNPRIVILEGED, login_of(os.geteuid())), "betty"
+                ),
                 "drop_scan_interval": "1s",
             },
             "log": {"to": "log", "sessions": True},
