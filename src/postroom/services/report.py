@@ -185,13 +185,14 @@ class Reporter:
         )
 
 
+def wants(recipient: Recipient, condition: str) -> bool:
+    """Whether the sender is to hear of this (RFC 3461 §4.1)."""
+    return not recipient.notify or condition in recipient.notify.upper()
+
+
 def _wanted(reported: Sequence[Reported], condition: str) -> list[Reported]:
-    """Leave out recipients whose sender wanted no such report (RFC 3461 §4.1)."""
-    return [
-        one
-        for one in reported
-        if not one.recipient.notify or condition in one.recipient.notify.upper()
-    ]
+    """Leave out recipients whose sender wanted no such report."""
+    return [one for one in reported if wants(one.recipient, condition)]
 
 
 def _origin(about: Envelope) -> Origin:

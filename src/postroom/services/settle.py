@@ -13,7 +13,7 @@ from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
 from postroom.schedule.retry import Deferral, Expire, Retry, verdict_on_deferral
 from postroom.schedule.settings import RetrySettings
-from postroom.services.report import Reported, Reporter
+from postroom.services.report import Reported, Reporter, wants
 from postroom.spool.spool import Lease, NewMessage, Settle
 
 
@@ -71,7 +71,11 @@ class Settler:
             warned=lease.warned,
             sender_is_null=lease.envelope.sender.is_null,
         )
-        return verdict_on_deferral(deferral, now, self._retry, due_us)
+        verdict = verdict_on_deferral(deferral, now, self._retry, due_us)
+        if isinstance(verdict, Retry) and verdict.warn:
+            warn = wants(lease.envelope.recipients[index], "DELAY")
+            return Retry(verdict.due_us, warn)
+        return verdict
 
 
 def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:

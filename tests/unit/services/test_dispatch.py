@@ -1,6 +1,7 @@
 """The delivery loop: whatever agents, spool and clock do, mail ends somewhere."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from postroom.observe.events import (
     SpoolFailed,
 )
 from postroom.services.accept import Routed
+from postroom.services.generation import Tenancy
 from postroom.services.settings import DeliverSettings
 from postroom.spool.spool import Fenced, SpoolError
 from postroom.testing.spool import Letters
@@ -351,6 +353,24 @@ async def test_a_message_is_noted_as_in_hand_just_while_it_is_tried() -> None:
         agent.gate.set()
         await b.idle()
         assert b.shard.in_hand.left_behind() == []
+
+
+async def test_an_attempt_holds_its_generation_to_the_end() -> None:
+    async with bench() as b:
+        agent = b.agents["smtp"]
+        agent.gate.clear()
+        tenancy = Tenancy()
+        b.generation = b.generation._replace(tenancy=tenancy)
+        held = weakref.ref(tenancy)
+        del tenancy
+        await b.shard.accept(b.letter(JOE))
+        b.dispatcher.look_again()
+        await b.until(lambda: bool(agent.attempts))
+        b.generation = b.generation._replace(tenancy=Tenancy())
+        assert held() is not None
+        agent.gate.set()
+        await b.idle()
+        assert held() is None
 
 
 async def test_draining_waits_for_attempts_and_starts_none() -> None:

@@ -1,6 +1,7 @@
 """One SMTP session over a list of octets, with the real core, policy and queue."""
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from postroom.observe.events import (
     SessionClosed,
 )
 from postroom.policy.hooks import Function
+from postroom.services.generation import Tenancy
 from postroom.services.receive import ReceiveService
 from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
@@ -248,6 +250,24 @@ async def test_draining_ends_at_a_reset() -> None:
     async with bench() as b:
         said = await talk(b, ENVELOPE, StreamInterrupted("drain"), "RSET\n", "NOOP\n")
         assert said.codes[-2:] == ["250 2.0.0", "421 4.3.2"]
+
+
+async def test_a_session_holds_its_generation_to_the_end() -> None:
+    async with bench() as b:
+        tenancy = Tenancy()
+        b.generation = b.generation._replace(tenancy=tenancy)
+        held = weakref.ref(tenancy)
+        del tenancy
+        seen = []
+
+        def swap() -> None:
+            b.generation = b.generation._replace(tenancy=Tenancy(), hostname="new")
+            seen.append(held() is not None)
+
+        said = await talk(b, "EHLO c.test\n", swap, "QUIT\n")
+        assert seen == [True]
+        assert held() is None
+        assert "gonzo.test" in said.replies[-1]
 
 
 async def test_a_full_log_holds_up_acceptance_and_nothing_else() -> None:

@@ -1,0 +1,152 @@
+"""What becomes of each recipient after an attempt."""
+
+import msgspec
+import pytest
+
+from postroom.mail.envelope import Recipient
+from postroom.mail.now import DAY_US, HOUR_US, MINUTE_US
+from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
+from postroom.observe.events import ReportDropped, ReportQueued
+from postroom.schedule.settings import RetrySettings
+from postroom.services.report import LAST, Reporter
+from postroom.services.settle import Settler
+from postroom.spool.spool import Lease, NewMessage, Settle
+from postroom.testing.spool import Letters
+from postroom.testing.workbench import Bench, bench
+
+OK, LATER, NEVER = (
+    Delivered("2.0.0", "ok"),
+    Deferred("4.0.0", "x"),
+    Failed("5.0.0", "y"),
+)
+
+
+def lease(b: Bench, count: int, age_us: int = 0, **more: object) -> Lease:
+    letter = Letters(None, b.clock).letter(sender="ann@far.test")
+    recipients = tuple(
+        Recipient(msgspec.structs.replace(letter.recipients[0].address, local=f"r{i}"))
+        for i in range(count)
+    )
+    envelope = msgspec.structs.replace(
+        letter.envelope, recipients=recipients, arrival_us=b.clock.utc_us - age_us
+    )
+    made = Lease(
+        queue_id=letter.queue_id,
+        fence=1,
+        route=letter.recipients[0].route,
+        lane=0,
+        envelope=envelope,
+        numbers=tuple(range(10, 10 + count)),
+        tries=(0,) * count,
+        warned=False,
+        message=letter.message,
+    )
+    return msgspec.structs.replace(made, **more)
+
+
+async def judge(
+    b: Bench, leased: Lease, *outcomes: Outcome, due_us: int | None = None
+) -> tuple[list[Settle], list[NewMessage]]:
+    retry = RetrySettings(jitter_percent=0)
+    settler = Settler(retry, Reporter(b.shop, retry, "postmaster"))
+    settled, new = await settler.judge(leased, outcomes, b.clock(), due_us=due_us)
+    return list(settled), list(new)
+
+
+def shape(b: Bench, settled: list[Settle]) -> list[str]:
+    """Describe each: gone, or the wait in minutes, with a star if it warned."""
+    return [
+        "gone"
+        if each.due_us is None
+        else f"{(each.due_us - b.clock.utc_us) // MINUTE_US}{'*' * each.warned}"
+        for each in settled
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "age_us", "expected", "reports"),
+    [
+        ([OK], 0, ["gone"], []),
+        ([OK, OK], 9 * DAY_US, ["gone", "gone"], []),
+        ([NEVER], 0, ["gone"], ["failed"]),
+        ([LATER], 0, ["5"], []),
+        ([LATER], 5 * HOUR_US, ["5*"], ["delayed"]),
+        ([LATER], 5 * DAY_US, ["gone"], ["failed"]),
+        ([LATER], -1 * DAY_US, ["5"], []),  # the clock went back
+        ([OK, LATER, NEVER], 0, ["gone", "5", "gone"], ["failed"]),
+        (
+            [OK, LATER, NEVER],
+            5 * HOUR_US,
+            ["gone", "5*", "gone"],
+            ["failed", "delayed"],
+        ),
+        ([NEVER, NEVER, LATER], 5 * DAY_US, ["gone"] * 3, ["failed"]),
+    ],
+)
+async def test_judging(
+    outcomes: list[Outcome], age_us: int, expected: list[str], reports: list[str]
+) -> None:
+    async with bench() as b:
+        leased = lease(b, len(outcomes), age_us)
+        settled, new = await judge(b, leased, *outcomes)
+        assert [each.number for each in settled] == list(leased.numbers)
+        assert shape(b, settled) == expected
+        assert [report.kind for report in b.told(ReportQueued)] == reports
+        assert len(new) == len(reports)
+
+
+async def test_a_given_time_counts_and_the_tries_do_not() -> None:
+    async with bench() as b:
+        due_us = b.clock.utc_us + 42 * MINUTE_US
+        settled, _ = await judge(b, lease(b, 1, tries=(20,)), LATER, due_us=due_us)
+        assert shape(b, settled) == ["42"]
+
+
+async def test_who_was_warned_is_not_warned_again() -> None:
+    async with bench() as b:
+        leased = lease(b, 1, 9 * HOUR_US, warned=True)
+        settled, new = await judge(b, leased, LATER)
+        assert (shape(b, settled), new) == (["5"], [])
+
+
+async def test_one_who_wants_no_warning_leaves_it_to_the_others() -> None:
+    async with bench() as b:
+        leased = lease(b, 1, 9 * HOUR_US)
+        recipient = msgspec.structs.replace(
+            leased.envelope.recipients[0], notify="NEVER"
+        )
+        envelope = msgspec.structs.replace(leased.envelope, recipients=(recipient,))
+        leased = msgspec.structs.replace(leased, envelope=envelope)
+        settled, new = await judge(b, leased, LATER)
+        assert (shape(b, settled), new) == (["5"], [])
+
+
+async def test_a_report_names_all_who_failed_and_returns_the_message() -> None:
+    async with bench() as b:
+        _, (report,) = await judge(b, lease(b, 2), NEVER, NEVER)
+        text = report.message.header + await report.message.body.read(0, 99_999)
+        assert report.envelope.sender.is_null
+        assert str(report.recipients[0].address) == "ann@far.test"
+        for words in (b"r0@whizzer.test", b"r1@whizzer.test", b"Subject: test"):
+            assert words in text
+
+
+async def test_a_double_bounce_is_marked_and_ends_there() -> None:
+    async with bench() as b:
+        null = Letters(None, b.clock).letter(sender="").envelope.sender
+        first = lease(b, 1)
+        bounce = msgspec.structs.replace(
+            first, envelope=msgspec.structs.replace(first.envelope, sender=null)
+        )
+        _, (report,) = await judge(b, bounce, NEVER)
+        assert str(report.recipients[0].address) == "postmaster@gonzo.test"
+        assert report.envelope.origin == LAST
+        again = msgspec.structs.replace(
+            first,
+            envelope=msgspec.structs.replace(
+                report.envelope, recipients=first.envelope.recipients
+            ),
+        )
+        _, new = await judge(b, again, NEVER)
+        assert new == []
+        assert len(b.told(ReportDropped)) == 1
