@@ -33,7 +33,8 @@ class DeliverSettings(
     """How the delivery loop works through what is due."""
 
     attempts_max: int = 200
-    """Attempts at a time in one worker."""
+    """Attempts in hand up to which one worker tries new mail at once; more waits in
+    the queue for its turn (``schedule`` bounds what is in hand)."""
     lanes: int = 16
     """Into how many lanes the senders of a hop are dealt: one cannot fill it alone."""
     scan_interval: Duration = Duration.from_text("30s")
