@@ -164,6 +164,24 @@ async def test_a_claim_that_fails_by_a_bug_does_not_block_its_lane() -> None:
         assert b.is_balanced()
 
 
+async def test_a_claim_that_is_cut_short_is_not_the_end_of_its_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bound on octets may end a claim early: what is behind must not wait for it."""
+    async with bench() as b:
+        whole = b.shard.claim
+
+        async def one_at_a_time(hop: str, lane: int, count: int, now: Any) -> Any:
+            return await whole(hop, lane, min(count, 1), now)
+
+        monkeypatch.setattr(b.shard, "claim", one_at_a_time)
+        for _ in range(5):
+            await b.shard.accept(b.letter(JOE))
+        await b.rescan()
+        assert len(b.agents["smtp"].tried) == 5
+        assert b.is_balanced()
+
+
 async def test_mail_for_a_resting_hop_is_put_off_without_a_try() -> None:
     async with bench(Plan(script={JOE: [HOP_DOWN]})) as b:
         await queue(b, JOE)
