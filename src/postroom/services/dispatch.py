@@ -206,7 +206,11 @@ class Dispatcher:
             await asyncio.gather(*put_off)
         else:
             for lease in leases:
-                self._spawn(lease)
+                if self._draining:  # it began before, and came too late
+                    await self._settle(lease, (), ())
+                    scheduler.done(claim.hop, claim.lane, (), clock())
+                else:
+                    self._spawn(lease)
         self._pump()
 
     async def _put_off(self, lease: Lease, put_off: PutOff) -> None:
