@@ -15,7 +15,7 @@ import msgspec
 Kind = Literal["word", "special"]
 _BLANKS = re.compile(r"[ \t\r\n]++")
 # RFC 5322 §3.2.4: quoted-string, with any character within.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # RFC 5322 §3.4.1: domain-literal.
 _LITERAL = re.compile(r"\[[^\[\]\\\"(),;<>@ \t\r\n]*+\]")
 _ATOM = re.compile(r'[^ \t\r\n"(),;:<>@\[\]]++')

@@ -18,9 +18,10 @@ from postroom.mail.message import Add, Edit, Message, Prepend, Remove, Replace
 # RFC 5322 §4.5: blanks may stand between the name and its colon.
 _NAME = rb"[!-9;-~]++[ \t]*+"
 # Folding (RFC 5322 §2.2.3): lines that begin with a blank continue the field.
-_REST = rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
+_REST = rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*"
 _FIELD = re.compile(rb"(" + _NAME + rb"):" + _REST)
-_BLOCK = re.compile(rb"(?:" + _NAME + rb":" + _REST + rb")*+")
+# Groups are not repeated possessively: Python 3.11.2, Debian's, gets that wrong.
+_BLOCK = re.compile(rb"(?:" + _NAME + rb":" + _REST + rb")*")
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
 
 
@@ -142,7 +143,7 @@ def _finder(name: str) -> re.Pattern[bytes]:
         f"[{c.lower()}{c.upper()}]".encode() if c.isalpha() else re.escape(c.encode())
         for c in name
     )
-    rest = rb"[^\n]*+(?:\n[ \t][^\n]*+)*+"
+    rest = rb"[^\n]*+(?:\n[ \t][^\n]*+)*"
     return re.compile(rb"\n" + letters + rb"[ \t]*+:" + rest)
 
 

@@ -171,7 +171,7 @@ HTTP_METHODS = frozenset(
 _NOT_IMPLEMENTED = (b"TURN", b"SEND", b"SOML", b"SAML", b"ETRN", b"BDAT", b"VERB")
 
 # Path = "<" [ A-d-l ":" ] Mailbox ">" ; here: up to the ">" that is not quoted.
-_PATH = r'<((?:[^"<>\\ ]++|"(?:[^"\\]++|\\.)*+")*+)>(?: +(.*))?'
+_PATH = r'<([^"<>\\ ]*|(?:[^"<>\\ ]|"(?:[^"\\]|\\.)*")*)>(?: +(.*))?'
 # Blanks after the colon are wrong (RFC 5321 §3.3) but common and harmless.
 _FROM = re.compile(rf"FROM: *{_PATH}", re.IGNORECASE)
 _TO = re.compile(rf"TO: *{_PATH}", re.IGNORECASE)
