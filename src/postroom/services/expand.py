@@ -83,6 +83,9 @@ class Expander:
             added = (*new, *reports)
             spool = self._shop.spool
             children += await spool.expand(lease, number, own, found.cursor, added)
+            for clone in new:
+                members = len(clone.recipients)
+                self._listeners.follow(lease.queue_id, clone.queue_id, members)
             self._tell(lease, recipient, found, now)
             due |= {(_hop(c.route), c.lane) for c in own}
             due |= {(_hop(r.route), r.lane) for n in added for r in n.recipients}
@@ -179,6 +182,8 @@ class Expander:
         if say is not None:
             for line in found.trace:
                 say(line)
+            for problem in found.problems:
+                say(f"{problem.target}... {problem.text}")
 
     def _tell(
         self, lease: Lease, recipient: Recipient, found: Expansion, now: Now

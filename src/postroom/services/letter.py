@@ -98,6 +98,7 @@ class Letter:
         self._at_end = False
         self._exit_code = EX_OK
         self._narration = Narration()
+        self._shown: dict[str, str] = {}
 
     async def submit(self) -> int:
         """Take the letter; returns the exit code.
@@ -222,6 +223,7 @@ class Letter:
     ) -> Submitted | None:
         header, rest = content
         taken = 0
+        self._shown = {address.to_text(): shown for address, shown in named.items()}
         for address, shown in named.items():
             recipient = Recipient(address, self._invocation.notify)
             refused = await draft.add_recipient(recipient)
@@ -243,7 +245,7 @@ class Letter:
         while piece := await self._read():
             await draft.add(piece)
         wants_told = self._invocation.verbose and not self._invocation.queue_only
-        result = await draft.finish(self._narration.say if wants_told else None)
+        result = await draft.finish(self._say if wants_told else None)
         if isinstance(result, Refused):
             self._refused("", result)
             self._exit_code = exit_code_of(result.status)  # it concerns them all
@@ -255,6 +257,13 @@ class Letter:
             self._hand.out(f"{submitted.queue_id}... queued")
         else:
             await self._narration.tell(self._hand, submitted.finished)
+
+    def _say(self, line: str) -> None:
+        """Narrate a line, naming recipients as the caller did, local ones bare."""
+        address, dots, rest = line.partition("... ")
+        own = f"@{self._desk.domain}"
+        shown = self._shown.get(address, address.removesuffix(own))
+        self._narration.say(f"{shown}{dots}{rest}")
 
     def _completed(self, header: bytes, author: Author, queue_id: QueueId) -> bytes:
         now = self._desk.clock()

@@ -18,15 +18,25 @@ class Listeners:
 
     def add(self, queue_id: QueueId, say: Say, recipients: int) -> Future[None]:
         """Begin to listen for a message with so many recipients."""
-        listener = _Listener(say, recipients)
+        listener = _Listener(say, recipients, queue_id)
         self._by_id[queue_id] = listener
         return listener.finished
 
     def remove(self, queue_id: QueueId) -> None:
         """Stop listening: the message was not kept, or nobody is there any more."""
-        listener = self._by_id.pop(queue_id, None)
+        listener = self._by_id.get(queue_id)
+        for known in listener.ids if listener else ():
+            self._by_id.pop(known, None)
         if listener and not listener.finished.done():
             listener.finished.set_result(None)
+
+    def follow(self, queue_id: QueueId, clone: QueueId, recipients: int) -> None:
+        """Whoever listens for a message also hears of its second envelope."""
+        listener = self._by_id.get(queue_id)
+        if listener:
+            listener.ids.append(clone)
+            listener.left += recipients
+            self._by_id[clone] = listener
 
     def say_of(self, queue_id: QueueId) -> Say | None:
         """Return where this message's dialogue is narrated, if anywhere."""
@@ -48,9 +58,10 @@ class Listeners:
 
 
 class _Listener:
-    __slots__ = ("finished", "left", "say")
+    __slots__ = ("finished", "ids", "left", "say")
 
-    def __init__(self, say: Say, left: int) -> None:
+    def __init__(self, say: Say, left: int, queue_id: QueueId) -> None:
         self.say = say
+        self.ids = [queue_id]
         self.left = left
         self.finished: Future[None] = get_running_loop().create_future()

@@ -1,7 +1,5 @@
 """Takes letters of local programs: the same verdicts, routes and queue as by SMTP."""
 
-import re
-
 import msgspec
 
 from postroom.mail.envelope import Envelope, Recipient
@@ -17,8 +15,6 @@ from postroom.services.generation import Generation
 from postroom.services.reception import Tools
 from postroom.services.submitter import Refused, Submitted
 from postroom.smtp import replies
-
-_NAMED = re.compile(r"^<[^<>]*>\.\.\. ")
 
 
 class LocalSubmitter:
@@ -136,5 +132,4 @@ def _refused(verdict: Verdict) -> Refused | None:
 
 def _of_reply(reply: Reply) -> Refused:
     status = reply.status or ("4.0.0" if reply.is_transient else "5.0.0")
-    text = _NAMED.sub("", reply.text)  # the caller names the address itself
-    return Refused(status, text)
+    return Refused(status, reply.text)

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from postroom.mail.envelope import Recipient
+from postroom.mail.ids import QueueId
 from postroom.mail.now import HOUR_US
 from postroom.observe.events import MessageQueued
 from postroom.services.accept import Routed
@@ -108,3 +109,17 @@ async def test_listeners_count_first_tries() -> None:
         listeners.tried(queue_id, 1)
         listeners.remove(queue_id)
         assert listeners.say_of(queue_id) is None
+
+
+async def test_who_listens_hears_of_second_envelopes_too() -> None:
+    listeners = Listeners()
+    first, clone = QueueId("00000000001"), QueueId("00000000002")
+    finished = listeners.add(first, print, 1)
+    listeners.follow(first, clone, 2)
+    listeners.tried(first, 1)
+    assert listeners.say_of(clone) is print
+    assert not finished.done()
+    listeners.tried(clone, 2)
+    assert finished.done()
+    assert listeners.say_of(first) is None
+    assert listeners.say_of(clone) is None

@@ -106,8 +106,8 @@ async def test_policy_discards(phase: str) -> None:
 @pytest.mark.parametrize(
     ("to", "status", "text"),
     [
-        ("nosuch@gonzo.test", "5.1.1", "User unknown"),
-        ("nosuch", "5.1.1", "User unknown"),
+        ("nosuch@gonzo.test", "5.1.1", "<nosuch@gonzo.test>... User unknown"),
+        ("nosuch", "5.1.1", "<nosuch>... User unknown"),
     ],
 )
 async def test_unknown_recipients(to: str, status: str, text: str) -> None:
