@@ -107,10 +107,9 @@ class Writer:
         if change.can_wait and len(self._gathered) < _SETTLES_WAITING_MAX:
             self._hand_over_in(_SETTLE_WAIT_S)
             return
-        left_s = self._not_before_s - self._loop.time()
-        busy = self._arriving or self._is_awaited
         self._is_awaited = True
-        if busy and left_s > 0:
+        left_s = self._not_before_s - self._loop.time()
+        if self._arriving and left_s > 0:
             self._hand_over_in(left_s)
         else:
             self._hand_over_soon()
@@ -118,6 +117,8 @@ class Writer:
     def expect(self, messages: int) -> None:
         """Take the hint that so many more messages are on their way, or fewer."""
         self._arriving += messages
+        if self._is_awaited and not self._arriving:
+            self._hand_over_soon()
 
     async def aclose(self) -> None:
         """Finish what is pending and end the thread; the database stays open."""
