@@ -53,3 +53,8 @@ class SmtpAgentSettings(
     duplicates."""
     quit_timeout: Duration = Duration.from_text("5s")
     """Until QUIT is answered; nothing depends on it."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port is {self.port}, but has to be 1 to 65535")

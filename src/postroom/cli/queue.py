@@ -39,7 +39,7 @@ def _unit(kind: type[Duration] | type[Size]) -> Callable[..., int]:
 
     def read(context: click.Context, option: click.Parameter, text: str) -> int:
         try:
-            return kind.from_text(text) if text else 0
+            return int(kind.from_text(text)) if text else 0  # plain: it is sent as JSON
         except ValueError as error:
             raise click.BadParameter(str(error), context, option) from None
 
@@ -122,7 +122,9 @@ def list_queue(
             async for entry in _entries(whole, filters):
                 click.echo(msgspec.json.encode(entry))
         else:
-            await _print_table(_entries(whole, filters), limit)
+            found = await _print_table(_entries(whole, filters), limit)
+            if not (found or whole.problems):
+                click.echo("no messages")
 
     _run(config, work)
 
@@ -280,23 +282,23 @@ async def _entries(
             yield entry
 
 
-async def _print_table(entries: AsyncIterator[Entry], limit: int) -> None:
+async def _print_table(entries: AsyncIterator[Entry], limit: int) -> bool:
+    """Print entries as they come; returns whether there was any."""
     console = _console()
-    table, shown, found = _new_table(), 0, False
+    table, shown = _new_table(), 0
     async for entry in entries:
         if limit and shown == limit:
             console.print(table)
             click.echo(f"more than {limit}: see --limit, --json", err=True)
-            return
+            return True
         if shown and shown % TABLE_ROWS == 0:
             console.print(table)
             table = _new_table()
         table.add_row(*_row(entry))
-        shown, found = shown + 1, True
-    if found:
+        shown += 1
+    if shown:
         console.print(table)
-    else:
-        click.echo("no messages")
+    return bool(shown)
 
 
 def _new_table() -> Table:
@@ -336,7 +338,7 @@ def _print_entry(entry: Entry) -> None:
         ("ID", entry.queue_id),
         ("From", entry.sender or "<>"),
         ("Size", f"{entry.size_octets:,} octets"),
-        ("Arrived", f"{Duration(max(arrived, 0)).to_text()} ago"),
+        ("Arrived", f"{_in_seconds(arrived)} ago"),
         ("By", entry.origin),
         ("Message-Id", entry.message_id),
         ("Body", entry.body),
@@ -362,6 +364,10 @@ def _recipient_cells(one: EntryRecipient) -> tuple[str, ...]:
         *(one.address, state, one.hop, one.rule),
         *(str(one.tries), due if one.state == "ready" else "", one.status_text),
     )
+
+
+def _in_seconds(duration_us: int) -> str:
+    return Duration(max(duration_us, 0) // 1_000_000 * 1_000_000).to_text()
 
 
 def _age(arrival_us: int) -> str:

@@ -93,12 +93,11 @@ def directory_findings(config: Config) -> Findings:
 
 
 def _directories(config: Config) -> list[tuple[str, str]]:
-    mailboxes = config.mailbox.path.partition("{")[0].rpartition("/")[0] or "/"
     found = [
         ("spool.directory", config.spool.directory),
         ("run_directory", config.run_directory),
         ("drop_directory", config.drop_directory),
-        ("mailbox.path", mailboxes),
+        ("mailbox.path", config.mailbox.directory),
     ]
     if config.log.to not in NO_PATHS:
         found.append(("log.to", str(Path(config.log.to).parent)))

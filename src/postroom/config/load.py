@@ -102,6 +102,9 @@ def _check(value: object, wanted: Any, keys: _Keys, found: _Found) -> None:
         msgspec.convert(value, wanted, dec_hook=decode_unit)
     except msgspec.ValidationError as error:
         found.append((keys, _wrong(value, wanted, str(error))))
+        return
+    if isinstance(value, int) and value < 0:
+        found.append((keys, f"is {value}, but cannot be below 0"))
 
 
 def _check_table(

@@ -138,6 +138,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     log: LogSettings = LogSettings()
     """What is told, where, and how."""
 
+    def __post_init__(self) -> None:
+        """Refuse to offer what nothing in the server answers yet."""
+        if self.smtp.starttls or self.smtp.auth_mechanisms:
+            raise ValueError(
+                "smtp: TLS and login by SMTP are not built yet: take starttls and "
+                "auth_mechanisms out"
+            )
+
 
 PATHS: tuple[tuple[str, ...], ...] = (
     ("run_directory",),

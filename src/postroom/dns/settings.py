@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from postroom.dns.nameserver import Nameserver
 from postroom.mail.units import Duration, Size
 
 AddressOrder = Literal["ipv6-first", "ipv4-first", "ipv4-only", "ipv6-only"]
@@ -49,3 +50,10 @@ class ResolverSettings(
 
     addresses: AddressOrder = "ipv6-first"
     """Which addresses of a mail host are used, and in which order."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        for server in self.nameservers:
+            Nameserver.from_text(server)
+        if self.tries < 1:
+            raise ValueError("tries must be at least 1")

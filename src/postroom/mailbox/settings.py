@@ -27,6 +27,11 @@ class MailboxSettings(
     memory_octets_max: Size = Size.from_text("256KiB")
     """Messages up to this size are delivered in groups, larger ones in pieces."""
 
+    @property
+    def directory(self) -> str:
+        """The directory below which all mailboxes lie."""
+        return self.path.partition("{")[0].rpartition("/")[0] or "/"
+
     def __post_init__(self) -> None:
         """Check the path.
 

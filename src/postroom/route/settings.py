@@ -1,5 +1,7 @@
 """Settings of routing: what is local, and where the rest goes."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -15,8 +17,8 @@ class RouteSettings(
     recipient_delimiter: str = "+"
     """What parts ``user+detail``; empty: nothing does."""
 
-    local_agent: str = "mailbox"
-    """The delivery agent for local users."""
+    local_agent: Literal["mailbox", "discard"] = "mailbox"
+    """The delivery agent for local users; ``discard`` throws their mail away."""
 
     aliases: str = ""
     """The aliases file, in sendmail's syntax; empty: none."""

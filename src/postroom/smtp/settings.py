@@ -42,7 +42,7 @@ class ServerSettings(
     recipient ``postmaster`` is always taken (RFC 5321 §4.5.1)."""
 
     starttls: bool = False
-    """Offer STARTTLS (RFC 3207)."""
+    """Offer STARTTLS (RFC 3207). The server cannot answer it yet, so only false."""
 
     auth_mechanisms: tuple[str, ...] = ()
     """SASL mechanisms to offer (RFC 4954), in upper case; none: AUTH is not offered."""

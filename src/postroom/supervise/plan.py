@@ -43,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     process: ProcessSettings = ProcessSettings()
     log: LogSettings = LogSettings()
     drop_directory: str = ""
+    mailbox_directory: str = ""
 
 
 LoadPlan = Callable[[], Plan]
@@ -99,4 +100,5 @@ def load_plan(path: str) -> Plan:
         process=process,
         log=config.log,
         drop_directory=config.drop_directory,
+        mailbox_directory=config.mailbox.directory,
     )

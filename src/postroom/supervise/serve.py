@@ -58,6 +58,8 @@ def serve(
         make_directory(plan.run_directory, 0o755, run_as)
         if plan.drop_directory:  # anybody may leave a file, nobody else may list it
             make_directory(plan.drop_directory, 0o3733, run_as)
+        if plan.mailbox_directory and run_as is not None:  # else workers make it
+            make_directory(plan.mailbox_directory, 0o700, run_as)
         lock = take_lock(plan.spool_directory)
         log = _Log(plan, run_as)
     except AlreadyRunning as error:

@@ -267,7 +267,8 @@ Both hosts stay up until you press Ctrl-C. Try:
   # a letter by SMTP, with curl or swaks
   printf 'Subject: hi\\n\\nhello\\n' | curl --crlf -T - smtp://{places.whizzer_ip}:\
 {places.smtp}/me.test --mail-from me@example.org --mail-rcpt joe@whizzer.test
-  swaks --server {places.whizzer_ip}:{places.smtp} --to joe@whizzer.test
+  swaks --server {places.whizzer_ip}:{places.smtp} --from me@example.org \
+--to joe@whizzer.test
 
   # joe's mail by POP3
   curl pop3://joe:{joe}@{places.whizzer_ip}:{places.pop3}/

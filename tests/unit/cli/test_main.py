@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from postroom import __version__
+from postroom.admin.whole import WholeQueue
 from postroom.cli.main import main
 from postroom.config.load import load
 from postroom.net.clock import read_now
 from postroom.spool.engine import open_shard
+from postroom.spool.spool import Entry, QueueFilter
 from postroom.testing.spool import Letters
 
 LATER_US = 4_000_000_000_000_000
@@ -88,6 +91,24 @@ def test_list_can_be_narrowed_and_is_limited(config: Path) -> None:
     assert ids[2] not in few.stdout
     none = call(config, "queue", "list", "--older", "2h")
     assert none.output == "no messages\n"
+
+
+def test_what_is_asked_can_be_sent_to_workers(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    async def entries(_: WholeQueue, wanted: QueueFilter) -> AsyncIterator[Entry]:
+        sent.append(msgspec.json.decode(msgspec.json.encode(wanted)))
+        none: tuple[Entry, ...] = ()
+        for entry in none:
+            yield entry
+
+    monkeypatch.setattr(WholeQueue, "entries", entries)
+    done = call(config, "queue", "list", "--older", "2h", "--larger", "1KiB")
+    assert done.exit_code == 0, done.output
+    expected = QueueFilter(older_us=7_200_000_000, larger_octets=1024)
+    assert sent == [msgspec.to_builtins(expected)]
 
 
 def test_empty_queue(config: Path) -> None:

@@ -121,6 +121,21 @@ BAD = {
         "has no port between 1 and 65535",
     ),
     "IPv6 without brackets": ("[[listen]]\naddress = '::1:25'", "is no address with a"),
+    "less than nothing": (
+        "[smtp]\nrecipients_max = -1",
+        "is -1, but cannot be below 0",
+    ),
+    "a port too high": ("[outbound]\nport = 99999", "outbound: port is 99999, but"),
+    "a name server's name": (
+        '[dns]\nnameservers = ["ns"]',
+        'dns: "ns" is no name server',
+    ),
+    "no tries": ("[dns]\ntries = 0", "dns: tries must be at least 1"),
+    "no such agent": (
+        '[route]\nlocal_agent = "pipe"',
+        'has to be one of "mailbox", "discard"',
+    ),
+    "TLS, which is not there": ("[smtp]\nstarttls = true", "are not built yet"),
     "a long value": ("hostname = [" + "1," * 99 + "]", "..., but has to be"),
 }
 

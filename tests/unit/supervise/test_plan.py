@@ -34,6 +34,7 @@ def test_plan_is_read_from_the_configuration(path: Path) -> None:
     assert plan.hostname == "gonzo.test"
     assert plan.config_text == TEXT
     assert plan.workers == len(os.sched_getaffinity(0))
+    assert plan.mailbox_directory == "/var/lib/postroom/mail"
     assert [(one.service, one.name, one.address) for one in plan.listens] == [
         ("smtp", "smtp 127.0.0.1:2525", "127.0.0.1:2525"),
         ("pop3", "pop", "[::1]:1110"),
