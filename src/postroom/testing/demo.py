@@ -3,7 +3,8 @@
 ``make run`` starts a name server and two mail hosts on loopback, without root and
 without touching the system's mail. Betty at gonzo writes to joe at whizzer with the
 ``sendmail`` command; the dialogue is shown as it happens; joe fetches the letter by
-POP3. Everything lies in ``.demo``. The commands are the real ones, run as processes.
+POP3. Everything lies in ``.demo`` (root's in ``.demo-root``). The commands are the
+real ones, run as processes.
 """
 
 import argparse
@@ -56,7 +57,8 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make run", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the letter")
-    parser.add_argument("--directory", type=Path, default=Path(".demo"))
+    own = Path(".demo" if os.geteuid() else ".demo-root")  # others' files are theirs
+    parser.add_argument("--directory", type=Path, default=own)
     for name, what in (("smtp", "SMTP"), ("pop3", "POP3"), ("dns", "the name server")):
         default = int(os.environ.get(f"{name.upper()}_PORT") or getattr(Places(), name))
         parser.add_argument(
@@ -69,6 +71,14 @@ def main() -> int:
         run(given.directory.resolve(), places, once=given.once)
     except HostError as error:
         print(f"\nThe demo cannot go on: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    except OSError as error:
+        path = given.directory.resolve()
+        print(
+            f"\nThe demo cannot go on: {error}. If {path} is another user's, "
+            "remove it, or work in a checkout of your own",
+            file=sys.stderr,
+        )
         return EX_UNAVAILABLE
     except KeyboardInterrupt:
         print("\nStopped.")

@@ -45,7 +45,7 @@ def office(b: Bench, aliases: Path | None = None) -> Office:
 
 JOE = "joe@gonzo.test... deliverable: mailer local, user joe"
 BETTY = "betty@gonzo.test... deliverable: mailer local, user betty"
-FAR = "x@far.test... deliverable: mailer smtp, host far.test, user x@far.test"
+FAR = "x@far.test... deliverable: mailer esmtp, host far.test, user x@far.test"
 
 
 @pytest.mark.parametrize(
