@@ -75,6 +75,12 @@ def users_findings(config: Config) -> Findings:
 
 def directory_findings(config: Config) -> Findings:
     """Whether the server can write where it has to."""
+    if config.process.user not in ("", _own_name()) and os.geteuid() != 0:
+        yield warning(
+            f"process.user: whether {config.process.user} can write its directories "
+            "only root can tell: run the check as root"
+        )
+        return
     for name, path in _directories(config):
         existing = Path(path)
         while not existing.exists() and existing != existing.parent:

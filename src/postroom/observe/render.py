@@ -276,7 +276,7 @@ def _client(origin: Origin) -> str:
 @lru_cache(maxsize=4096)
 def _relay(name: str, ip: str, login: str) -> str:
     if not ip:
-        return f"{login or 'unknown'}@localhost"
+        return f"{login or 'MAILER-DAEMON'}@localhost"
     return f"{_short(name)} [{ip}]" if name else f"[{ip}]"
 
 

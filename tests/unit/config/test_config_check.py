@@ -99,6 +99,13 @@ PROBLEMS = {
 }
 
 
+def test_directories_of_another_user_are_not_judged(site: SiteFolder) -> None:
+    site.set("process", 'user = "daemon"')
+    report = site.check()
+    assert any("only root can tell" in one for one in report.warnings)
+    assert not any("spool.directory" in one for one in report.problems)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problems(name: str, site: SiteFolder) -> None:
     section, line, expected = PROBLEMS[name]
