@@ -47,6 +47,10 @@ _encode = msgspec.json.Encoder().encode
 _NOT_A_LINE = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 
+# What log tools know the agents by.
+_MAILERS = {"mailbox": "local", "smtp": "esmtp"}
+
+
 def syslog_line(
     event: AnyEvent, *, hostname: str, pid: int, zone_offset_s: int = 0
 ) -> str:
@@ -173,7 +177,8 @@ def _attempt(event: AttemptDone) -> str:
     return (
         f"{event.queue_id}: to=<{event.recipient.to_text()}>,"
         f" delay={duration_text(event.delay_us)},"
-        f" xdelay={duration_text(event.transfer_us)}, mailer={event.agent}, pri=0,"
+        f" xdelay={duration_text(event.transfer_us)},"
+        f" mailer={_MAILERS.get(event.agent, event.agent)}, pri=0,"
         f"{relay} dsn={outcome.status}, stat={outcome_text(outcome)}"
     )
 

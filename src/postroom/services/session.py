@@ -54,6 +54,7 @@ class SmtpSession:
         self._sender: Address | None = None
         self._mail: commands.Mail | None = None
         self._recipients: list[Recipient] = []
+        self._named: set[Address] = set()
         self._routings: list[Routing] = []
         self._routing: Routing | None = None  # of the recipient being judged
         self._content: Content | None = None
@@ -242,7 +243,8 @@ class SmtpSession:
         refusal = self._refusal(verdict, "RCPT", event.address)
         if refusal:
             return self._core.reply(refusal)
-        if not isinstance(verdict, Discard):
+        if not isinstance(verdict, Discard) and event.address not in self._named:
+            self._named.add(event.address)  # one copy is enough
             notify, orcpt = event.params.notify, event.params.orcpt
             self._recipients.append(Recipient(event.address, notify, orcpt))
             assert self._routing is not None
@@ -315,6 +317,7 @@ class SmtpSession:
         self._expect(0)
         self._sender = self._mail = None
         self._recipients = []
+        self._named.clear()
         self._routings = []
 
     def _on_noop(self, event: commands.Noop) -> None:

@@ -26,6 +26,10 @@ class ReceiveSettings(
     banner: str = "ESMTP Postroom"
     """What follows the host name in the greeting."""
 
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        _at_least_one(self, "sessions_max", "sessions_per_client_max")
+
 
 class DeliverSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
@@ -43,6 +47,10 @@ class DeliverSettings(
     """After this an attempt is given up and deferred, whatever the agent says."""
     double_bounce_to: str = "postmaster"
     """Who gets reports that cannot be sent to a sender; empty drops them."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        _at_least_one(self, "attempts_max", "lanes", "scan_interval")
 
 
 class SubmissionSettings(
@@ -65,3 +73,13 @@ class SubmissionSettings(
     no server ran."""
     drop_warn_after: Duration = Duration.from_text("1d")
     """A letter in the drop directory without an end is told of after this time."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not."""
+        _at_least_one(self, "sessions_max", "drop_scan_interval")
+
+
+def _at_least_one(settings: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1")

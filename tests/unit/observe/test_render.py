@@ -48,22 +48,22 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
     ),
     "sent": (
         attempt(Delivered("2.0.0", "Ok", "mx.test [192.0.2.9]", relayed=True)),
-        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=smtp,"
+        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=esmtp,"
         " pri=0, relay=mx.test [192.0.2.9], dsn=2.0.0, stat=Sent (Ok)",
     ),
     "sent without a word": (
         attempt(Delivered("2.0.0", ""), 100_000_000_000),
-        f"{ID}: to=<joe@whizzer.test>, delay=1+03:46:40, xdelay=00:00:01, mailer=smtp,"
+        f"{ID}: to=<joe@whizzer.test>, delay=1+03:46:40, xdelay=00:00:01, mailer=esmtp,"
         " pri=0, dsn=2.0.0, stat=Sent",
     ),
     "deferred": (
         attempt(Deferred("4.4.1", "Connection refused by [127.0.0.9]")),
-        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=smtp,"
+        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=esmtp,"
         " pri=0, dsn=4.4.1, stat=Deferred: Connection refused by [127.0.0.9]",
     ),
     "failed": (
         attempt(Failed("5.1.1", "User unknown", code=550)),
-        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=smtp,"
+        f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=esmtp,"
         " pri=0, dsn=5.1.1, stat=User unknown",
     ),
     "rejected at RCPT": (

@@ -66,6 +66,15 @@ async def test_a_letter_in_single_octets_is_the_same() -> None:
         assert await b.waiting() == ["joe@gonzo.test"]
 
 
+async def test_a_recipient_named_twice_gets_one_copy() -> None:
+    async with bench() as b:
+        b.agents["mailbox"].gate.clear()
+        again = "RCPT TO:<joe@gonzo.test>\n"
+        said = await talk(b, ENVELOPE + again + "DATA\n", LETTER + ".\n", "QUIT\n")
+        assert said.codes[3:5] == ["250 2.1.5", "250 2.1.5"]
+        assert await b.waiting() == ["joe@gonzo.test"]
+
+
 def refuse(phase: str, verdict: Any) -> Function:
     def say(session: Any, subject: Any) -> Any:
         return verdict
