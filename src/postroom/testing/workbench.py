@@ -113,11 +113,15 @@ class ScriptedAgent:
 
 
 class FaultySpool:
-    """A shard whose calls fail as often as ``faults`` says, by the method's name."""
+    """A shard whose calls fail as often as ``faults`` says, by the method's name.
+
+    ``calls`` are the names of those that have begun, ``ended`` of those that are over.
+    """
 
     def __init__(self, shard: Shard) -> None:
         self.faults: dict[str, list[Exception]] = {}
         self.calls: list[str] = []
+        self.ended: list[str] = []
         self._shard = shard
 
     def __getattr__(self, name: str) -> Any:
@@ -127,9 +131,12 @@ class FaultySpool:
 
         async def call(*given: Any, **named: Any) -> Any:
             self.calls.append(name)
-            if faults := self.faults.get(name):
-                raise faults.pop(0)
-            return await found(*given, **named)
+            try:
+                if faults := self.faults.get(name):
+                    raise faults.pop(0)
+                return await found(*given, **named)
+            finally:
+                self.ended.append(name)
 
         return call
 
@@ -242,8 +249,7 @@ class Bench:
         before = self.spool.calls.count("due_hops")
         self.clock.jump(seconds)
         self.dispatcher.look_again()
-        await self.until(lambda: self.spool.calls.count("due_hops") > before)
-        await asyncio.sleep(0.003)
+        await self.until(lambda: self.spool.ended.count("due_hops") > before)
         await self.idle()
 
     def is_balanced(self) -> bool:
