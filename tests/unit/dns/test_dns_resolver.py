@@ -131,7 +131,7 @@ async def test_cache_keeps_to_the_ttl() -> None:
 
 
 async def test_negative_answers_and_failures_are_cached_too() -> None:
-    async with running() as (resolver, server, clock):
+    async with running(wait="3s") as (resolver, server, clock):
         for name in ("none.test", "servfail.test"):
             for _ in range(3):
                 await resolver.query(name, "MX")
