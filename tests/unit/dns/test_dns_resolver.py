@@ -43,7 +43,7 @@ class Clock:
 
 @asynccontextmanager
 async def running(
-    *servers: str, wait: str = "30ms", **changes: object
+    *servers: str, wait: str = "250ms", **changes: object
 ) -> AsyncIterator[tuple[Resolver, NameServer, Clock]]:
     clock = Clock()
     async with NameServer(Zone([*RECORDS, *LIES])) as server:
