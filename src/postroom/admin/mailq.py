@@ -27,20 +27,6 @@ _HEAD_VERBOSE = (
 )
 
 
-def render_mailq(
-    entries: Sequence[Entry],
-    *,
-    verbose: bool,
-    spool_directory: str,
-    zone_offset_s: ZoneOffset,
-) -> Iterator[str]:
-    """Yield the whole listing, line by line without line ends."""
-    yield from mailq_head(len(entries), spool_directory, verbose=verbose)
-    for entry in entries:
-        yield from mailq_entry(entry, verbose=verbose, zone_offset_s=zone_offset_s)
-    yield mailq_foot(len(entries))
-
-
 def mailq_head(total: int, spool_directory: str, *, verbose: bool) -> list[str]:
     """Return what stands above the entries."""
     if not total:

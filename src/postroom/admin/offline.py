@@ -5,10 +5,11 @@ shard's lock for as long as it lasts, so a worker that comes up meanwhile waits.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from postroom.mail.ids import QueueId
 from postroom.mail.now import Now
-from postroom.spool.engine import open_shard
+from postroom.spool.engine import Shard, open_shard
 from postroom.spool.offline import ShardView
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import Entry, QueueFilter
@@ -57,14 +58,8 @@ class OfflineShard:
         Raises:
             SpoolError: a process holds the shard, or it cannot be written.
         """
-        settings = self._settings
-        held = await open_shard(
-            settings.directory, self.shard, settings, clock=self._clock
-        )
-        try:
+        async with self._held() as held:
             return await held.retry(wanted, now)
-        finally:
-            await held.aclose()
 
     async def release(self, wanted: QueueFilter, now: Now) -> int:
         """Let matching held and shunted recipients be tried now; returns messages.
@@ -72,14 +67,8 @@ class OfflineShard:
         Raises:
             SpoolError: a process holds the shard, or it cannot be written.
         """
-        settings = self._settings
-        held = await open_shard(
-            settings.directory, self.shard, settings, clock=self._clock
-        )
-        try:
+        async with self._held() as held:
             return await held.release(wanted, now)
-        finally:
-            await held.aclose()
 
     async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
         """Remove matching messages; returns their ids.
@@ -87,11 +76,16 @@ class OfflineShard:
         Raises:
             SpoolError: a process holds the shard, or it cannot be written.
         """
+        async with self._held() as held:
+            return await held.remove(wanted)
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Shard]:
         settings = self._settings
         held = await open_shard(
             settings.directory, self.shard, settings, clock=self._clock
         )
         try:
-            return await held.remove(wanted)
+            yield held
         finally:
             await held.aclose()

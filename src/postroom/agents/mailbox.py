@@ -17,6 +17,7 @@ from postroom.mail.headers import edited_header
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Failed, Outcome
+from postroom.mail.trace import delivered_to_field, return_path_field
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import Incoming, Parcel, Store, deferral
@@ -242,10 +243,9 @@ def _header(attempt: Attempt) -> bytes:
 
 def _trace(attempt: Attempt, i: int) -> bytes:
     """Return the fields that final delivery puts in front (RFC 5321 §4.4)."""
-    sender = attempt.envelope.sender.to_text()
-    recipient = attempt.envelope.recipients[i].address.to_text()
-    fields = f"Return-Path: <{sender}>\r\nDelivered-To: {recipient}\r\n"
-    return fields.encode("utf-8", "replace")
+    envelope = attempt.envelope
+    recipient = envelope.recipients[i].address
+    return return_path_field(envelope.sender) + delivered_to_field(recipient)
 
 
 def _write(incoming: Incoming, mailbox: MailboxName, piece: bytes) -> Outcome | None:

@@ -9,7 +9,6 @@ import unicodedata
 from ipaddress import ip_address
 
 NAME_OCTETS_MAX = 253  # RFC 1035 §2.3.4: 255 on the wire
-LABEL_OCTETS_MAX = 63  # RFC 1035 §2.3.4
 
 # RFC 1035 §2.3.1 with RFC 1123 §2.1 (a digit may lead); "_" is in use (_dmarc).
 _LABEL = r"[a-z0-9_](?:[a-z0-9_\-]{0,61}[a-z0-9_])?"

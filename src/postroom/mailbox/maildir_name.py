@@ -13,7 +13,6 @@ from os import fsencode
 from postroom.mail.ids import QueueId
 from postroom.mail.now import SECOND_US
 
-UID_LENGTH_MAX = 70  # RFC 1939 §7
 # RFC 1939 §7: one to 70 characters in the range 0x21 to 0x7E.
 _UID = re.compile(r"[!-~]{1,70}")
 _NAME = re.compile(r"([^:,]+)(?:,S=\d{1,15})?(?:,W=(\d{1,15}))?")

@@ -1,12 +1,12 @@
-"""The queue with the server down: for the commands that look at it or change it.
+"""The queue for commands that look at it with no worker to ask.
 
-Reading is possible always, also beside a running server. Changing needs the locks of
-the shards, and is refused where a server holds one.
+Looking is possible always, also beside a running server. To change a shard it is opened
+as a worker does (``engine.open_shard``), which is refused where another holds it.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import apsw
 
@@ -14,10 +14,8 @@ from postroom.mail.now import Now
 from postroom.spool import queries
 from postroom.spool.changes import COUNTED
 from postroom.spool.database import open_read_only
-from postroom.spool.engine import Shard, open_shard
 from postroom.spool.lock import shard_directory, shards_in
 from postroom.spool.opening import DATABASE
-from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import Entry, QueueFilter, SpoolError
 
 
@@ -82,23 +80,3 @@ def view_shards(directory: str) -> Iterator[list[ShardView]]:
     finally:
         for _, connection in views:
             connection.close(force=True)
-
-
-@asynccontextmanager
-async def open_shards_offline(
-    directory: str, settings: SpoolSettings, clock: Callable[[], Now]
-) -> AsyncIterator[list[Shard]]:
-    """Lend all shards of a spool for changing, under their locks.
-
-    Raises:
-        SpoolError: (``SpoolLocked``, with its process id, while a server runs.)
-    """
-    shards: list[Shard] = []
-    try:
-        for shard in shards_in(directory):
-            opened = await open_shard(directory, shard, settings, clock=clock)
-            shards.append(opened)
-        yield shards
-    finally:
-        for each in shards:
-            await each.aclose()

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from postroom.admin.mailq import render_mailq
+from postroom.admin.mailq import mailq_entry, mailq_foot, mailq_head
 from postroom.spool.spool import Entry, EntryRecipient
 
 AT = 1_795_361_640_000_000  # Sun Nov 22 15:34 2026 UTC
@@ -44,13 +44,10 @@ def entry(
 
 
 def listing(*entries: Entry, verbose: bool = False) -> str:
-    lines = render_mailq(
-        entries,
-        verbose=verbose,
-        spool_directory="/var/spool/mqueue",
-        zone_offset_s=lambda _: 0,
-    )
-    return "\n".join(lines) + "\n"
+    lines = mailq_head(len(entries), "/var/spool/mqueue", verbose=verbose)
+    for entry in entries:
+        lines += mailq_entry(entry, verbose=verbose, zone_offset_s=lambda _: 0)
+    return "\n".join([*lines, mailq_foot(len(entries))]) + "\n"
 
 
 THREE = (
