@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from postroom.mail.envelope import BodyType, Recipient
+from postroom.mail.envelope import BodyType, Recipient, said_orcpt
 from postroom.mail.headers import edited_header
 from postroom.mail.message import Body
 from postroom.mail.outcome import Attempt, Outcome
-from postroom.smtp.transaction import Transaction
+from postroom.smtp.transaction import Transaction, Wish
 
 
 class Job:
@@ -55,6 +55,9 @@ class Job:
             tuple([recipient.address for recipient in recipients]),
             len(head) + self.body.size,
             envelope.body is not BodyType.SEVEN_BIT,
+            envelope.ret,
+            envelope.envid,
+            _wishes(recipients),
         )
         self.done = done
         self.began = False
@@ -73,3 +76,19 @@ class Job:
         """Pass on a fault of ours: the stored body cannot be read, or a bug."""
         if not self.done.done():
             self.done.set_exception(error)
+
+
+def _wishes(recipients: Sequence[Recipient]) -> tuple[Wish, ...]:
+    """Return what each recipient asks of reports; empty if none asks for anything."""
+    for recipient in recipients:
+        if recipient.notify or recipient.orcpt:
+            break
+    else:
+        return ()
+    return tuple([_wish(recipient) for recipient in recipients])
+
+
+def _wish(recipient: Recipient) -> Wish:
+    if recipient.notify or recipient.orcpt:
+        return Wish(recipient.notify, said_orcpt(recipient))
+    return Wish()

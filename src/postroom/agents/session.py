@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+import msgspec
+
 from postroom.agents.job import Job
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import (
@@ -129,6 +131,8 @@ class Session:
                 case HelloDone(reply):
                     if not reply.is_positive:
                         return turned_away(reply, self.peer)
+                    if client.extensions.dsn:
+                        self.peer = msgspec.structs.replace(self.peer, reports=True)
                     self.state = State.READY
                     return None
                 case ProtocolError(text):

@@ -48,6 +48,8 @@ _OURS = frozenset(
 )
 TEXT_CHARS_MAX = 500
 """Longer texts of peers are cut."""
+SAID_LINES_MAX = 20
+"""Of longer replies a report shows so many lines."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -56,6 +58,7 @@ class Peer(msgspec.Struct, frozen=True):
     ``label`` is how people are told: ``mx.whizzer.test.`` with its final dot,
     ``[192.0.2.1]`` for a literal. ``path`` is the socket's, for LMTP on this machine.
     ``is_final`` says that mail is not passed on from there (LMTP).
+    ``reports`` says that it offered DSN, so that it sends the reports asked for.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Peer(msgspec.Struct, frozen=True):
     port: int
     path: str = ""
     is_final: bool = False
+    reports: bool = False
 
     @property
     def label(self) -> str:
@@ -87,17 +91,37 @@ def outcome_of(reply: Reply, verb: Verb | None, peer: Peer) -> Outcome:
     text = reply.text[:TEXT_CHARS_MAX]
     if 200 <= reply.code < 300:
         relayed = not peer.is_final
-        return Delivered(status_of(reply), text, peer.text, relayed=relayed)
+        return Delivered(
+            status_of(reply), text, peer.text, relayed, reports=peer.reports
+        )
     if is_too_many(reply, verb):
         # RFC 5321 §4.5.3.1.10: 552 to RCPT is to be taken as 452
-        return Deferred(TOO_MANY_STATUS, _coded(reply, text), peer.text, reply.code)
+        return Deferred(
+            TOO_MANY_STATUS,
+            _coded(reply, text),
+            peer.text,
+            reply.code,
+            verb=str(verb),
+            said=_said(reply),
+        )
+    verb_text = str(verb or "")
     if 500 <= reply.code < 600:
-        return Failed(status_of(reply), text, peer.text, reply.code)
+        return Failed(
+            status_of(reply), text, peer.text, reply.code, verb_text, _said(reply)
+        )
     status = status_of(reply)
     if status[0] != "4":  # 354 or the like where it cannot be
         status = "4.5.0"
     hop_failed = reply.code == 421
-    return Deferred(status, _coded(reply, text), peer.text, reply.code, hop_failed)
+    return Deferred(
+        status,
+        _coded(reply, text),
+        peer.text,
+        reply.code,
+        hop_failed,
+        verb_text,
+        _said(reply),
+    )
 
 
 def is_too_many(reply: Reply, verb: Verb | None) -> bool:
@@ -135,7 +159,9 @@ def turned_away(reply: Reply, peer: Peer) -> Deferred:
         # another time.
         status = "4.3.2"
     text = _coded(reply, reply.text[:TEXT_CHARS_MAX])
-    return Deferred(status, text, peer.text, reply.code, hop_failed=True)
+    return Deferred(
+        status, text, peer.text, reply.code, hop_failed=True, said=_said(reply)
+    )
 
 
 def unreachable(error: OSError, peer: Peer) -> Deferred:
@@ -187,6 +213,17 @@ def told(outcome: Outcome) -> str:
 
 def _coded(reply: Reply, text: str) -> str:
     return f"{reply.code} {reply.status} {text}".replace("  ", " ").rstrip()
+
+
+def _said(reply: Reply) -> tuple[str, ...]:
+    """Return the lines as they came on the wire (RFC 3461 §9.2), bounded."""
+    status = f"{reply.status} " if reply.status else ""
+    lines = reply.lines[:SAID_LINES_MAX]
+    last = len(lines) - 1
+    return tuple(
+        f"{reply.code}{' ' if i == last else '-'}{status}{line[:TEXT_CHARS_MAX]}"
+        for i, line in enumerate(lines)
+    )
 
 
 def _why(error: OSError) -> str:

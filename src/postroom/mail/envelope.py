@@ -1,10 +1,16 @@
 """The envelope: who sends, to whom, and what was said about it in MAIL and RCPT."""
 
+import re
 from enum import StrEnum
 
 import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
+
+_NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
+_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
+_ADDED_CHARS_MAX = 490
+"""An ORCPT that we add has at most 500 characters (RFC 3461 §5.4)."""
 
 
 class BodyType(StrEnum):
@@ -19,12 +25,50 @@ class Recipient(msgspec.Struct, frozen=True, gc=False):
     """One recipient and its DSN wishes (RFC 3461 §4.1, §4.2).
 
     ``notify`` is as received (``"NEVER"``, ``"SUCCESS,FAILURE"``), empty if not given.
-    ``orcpt`` is the original recipient in xtext, empty if not given.
+    ``orcpt`` is the original recipient in xtext, ``"rfc822;joe+2Bx@here.test"``. If
+    none was given it is empty, or, once an alias led elsewhere, that alias's address
+    behind an empty type, ``";list@here.test"``: next hops may be told of it (RFC 3461
+    §5.2.1), but it is no Original-Recipient (RFC 3461 §6.3).
     """
 
     address: Address
     notify: str = ""
     orcpt: str = ""
+
+
+def said_orcpt(recipient: Recipient) -> str:
+    """Return the ORCPT to tell a next hop: the one given, or the address we had."""
+    orcpt = recipient.orcpt
+    if orcpt:
+        return orcpt if orcpt[0] != ";" else f"rfc822{orcpt}"
+    # RFC 3461 §5.2.1: it may be added where there was none; who asks for reports can
+    # then tell whom they are about.
+    return f"rfc822{added}" if (added := _added(recipient)) else ""
+
+
+def came_for(recipient: Recipient) -> str:
+    """Return the stored ORCPT of a recipient that an alias puts in another's place."""
+    return recipient.orcpt or _added(recipient)
+
+
+def _added(recipient: Recipient) -> str:
+    address = recipient.address
+    if not address.is_ascii:
+        return ""  # the type utf-8 needs SMTPUTF8 (RFC 6533 §4)
+    xtext = to_xtext(address.to_text())
+    return f";{xtext}" if len(xtext) <= _ADDED_CHARS_MAX else ""
+
+
+def to_xtext(text: str) -> str:
+    """Encode printable ASCII as xtext (RFC 3461 §4)."""
+    if _NOT_XCHAR.search(text) is None:
+        return text
+    return _NOT_XCHAR.sub(lambda match: f"+{ord(match[0]):02X}", text)
+
+
+def from_xtext(text: str) -> str:
+    """Decode xtext (RFC 3461 §4)."""
+    return _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -16,18 +16,22 @@ class Delivered(msgspec.Struct, frozen=True):
 
     ``status`` is an enhanced code of class 2; ``text`` is what the peer or agent said,
     fit for a log; ``peer`` is ``"mx.example [192.0.2.1]"`` or empty; ``relayed`` says
-    that another host answers for it from now on (RFC 3464 §2.3.3).
+    that another host answers for it from now on (RFC 3464 §2.3.3); ``reports`` says
+    that it was told what the sender wants to hear (RFC 3461 §5.2.1), and tells it.
     """
 
     status: str
     text: str
     peer: str = ""
     relayed: bool = False
+    reports: bool = False
 
 
 class Deferred(msgspec.Struct, frozen=True):
     """Not now; try again later. ``code`` is the reply's number, 0 without a reply.
 
+    ``verb`` names the command that was answered so (``MAIL``, ``RCPT``, ``DATA``,
+    ``CONTENT``), ``said`` are the lines of the reply as they came, for reports.
     ``hop_failed`` says that the fault lies with the destination (no connection, DNS,
     421), so that other mail for it should wait too.
     """
@@ -37,15 +41,19 @@ class Deferred(msgspec.Struct, frozen=True):
     peer: str = ""
     code: int = 0
     hop_failed: bool = False
+    verb: str = ""
+    said: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Never. The sender is to be told. ``code`` is as in ``Deferred``."""
+    """Never. The sender is to be told. ``code``, ``verb`` and ``said`` are as above."""
 
     status: str
     text: str
     peer: str = ""
     code: int = 0
+    verb: str = ""
+    said: tuple[str, ...] = ()
 
 
 Outcome = Delivered | Deferred | Failed

@@ -299,6 +299,8 @@ class SmtpSession:
             origin=self.origin,
             body=params.body,
             size=params.size,
+            ret=params.ret,
+            envid=params.envid,
             auth=params.auth,
             arrival_us=self._tools.shop.clock().utc_us,
         )

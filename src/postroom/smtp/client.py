@@ -424,7 +424,7 @@ class ClientConnection:
             self._phase = _Phase.START_CONTENT
         if self._phase is _Phase.RECIPIENTS:
             place = self._to_name.popleft()
-            line = rcpt_line(progress.value.recipients[place])
+            line = rcpt_line(progress.value, place, self.extensions)
             self._send(line, Verb.RCPT, progress, place)
         elif progress.outstanding and progress.mail_refused:
             return False

@@ -28,17 +28,19 @@ _CACHED_LINE_OCTETS_MAX = 512
 class MailParams(msgspec.Struct, frozen=True, gc=False):
     """What MAIL declared.
 
-    SIZE (RFC 1870; 0: nothing), BODY (RFC 6152), and AUTH in xtext (RFC 4954 §5;
-    empty: nothing).
+    SIZE (RFC 1870; 0: nothing), BODY (RFC 6152), AUTH in xtext (RFC 4954 §5), RET in
+    upper case (RFC 3461 §4.3) and ENVID in xtext (RFC 3461 §4.4); empty: nothing.
     """
 
     size: int = 0
     body: BodyType = BodyType.SEVEN_BIT
     auth: str = ""
+    ret: str = ""
+    envid: str = ""
 
 
 class RcptParams(msgspec.Struct, frozen=True, gc=False):
-    """What RCPT declared of DSN (RFC 3461); empty: nothing. DSN is not offered yet."""
+    """What RCPT declared of DSN, as received (RFC 3461 §4.1, §4.2); empty: nothing."""
 
     notify: str = ""
     orcpt: str = ""
@@ -181,6 +183,20 @@ _PARAM = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([!-<>-~]+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
 # xtext = *( xchar / hexchar ) (RFC 3461 §4)
 _XTEXT = re.compile(r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
+# hexchar, apart from those that stand for graphic and white space characters, the
+# only ones that ENVID and ORCPT may hold (RFC 3461 §4.2, §4.4)
+_UNPRINTABLE = re.compile(r"\+(?:0[0-8A-F]|1|7F|[89A-F])")
+# addr-type ";" xtext, addr-type = atom (RFC 3461 §4.2, RFC 822 §3.3)
+_ORCPT = re.compile(
+    r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+;(?:[!-*,-<>-~]|\+[0-9A-F]{2})*"
+)
+_NOTIFY_WORDS = frozenset({"SUCCESS", "FAILURE", "DELAY", ""})
+ENVID_CHARS_MAX = 100
+"""Longest ENVID; over it 501 5.5.4 (RFC 3461 §5.4)."""
+ORCPT_CHARS_MAX = 500
+"""Longest ORCPT; over it 501 5.5.4 (RFC 3461 §5.4)."""
+NOTIFY_CHARS_MAX = 100
+"""Longest NOTIFY; over it 501 5.5.4. All there is to say takes 21 (RFC 3461 §5.4)."""
 # sasl-mech = 1*20mech-char (RFC 4422 §3.1)
 _MECHANISM = re.compile(r"[A-Za-z0-9_\-]{1,20}")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -345,9 +361,7 @@ def _rcpt(text: str, settings: ServerSettings) -> Command:
     bare = settings.bare_names or address.local.lower() == "postmaster"
     if not (address.domain or bare):
         raise _syntax("Recipient address needs a domain", "5.1.3")
-    for keyword, _ in _params(match[2] or ""):
-        raise _unknown_param(keyword)
-    return Rcpt(address, RcptParams())
+    return Rcpt(address, _rcpt_params(match[2], settings) if match[2] else RcptParams())
 
 
 def _address(text: str, status: str) -> Address:
@@ -376,7 +390,7 @@ def _unknown_param(keyword: str) -> _Fault:
 
 
 def _mail_params(text: str, settings: ServerSettings) -> MailParams:
-    size, body, auth = 0, BodyType.SEVEN_BIT, ""
+    size, body, auth, ret, envid = 0, BodyType.SEVEN_BIT, "", "", ""
     for keyword, value in _params(text):
         if keyword == "SIZE":
             if not _SIZE.fullmatch(value):
@@ -390,9 +404,53 @@ def _mail_params(text: str, settings: ServerSettings) -> MailParams:
             if not _XTEXT.fullmatch(value):
                 raise _syntax("Malformed AUTH parameter")
             auth = value
+        elif keyword == "RET" and settings.dsn:
+            ret = value.upper()  # RFC 3461 §4.3: in any case
+            if ret not in ("FULL", "HDRS"):
+                raise _syntax("RET needs FULL or HDRS")
+        elif keyword == "ENVID" and settings.dsn:
+            envid = _envid(value)
         else:
             raise _unknown_param(keyword)
-    return MailParams(size, body, auth)
+    return MailParams(size, body, auth, ret, envid)
+
+
+def _rcpt_params(text: str, settings: ServerSettings) -> RcptParams:
+    notify = orcpt = ""
+    for keyword, value in _params(text):
+        if keyword == "NOTIFY" and settings.dsn:
+            notify = _notify(value)
+        elif keyword == "ORCPT" and settings.dsn:
+            orcpt = _orcpt(value)
+        else:
+            raise _unknown_param(keyword)
+    return RcptParams(notify, orcpt)
+
+
+def _envid(value: str) -> str:
+    if not _XTEXT.fullmatch(value) or _UNPRINTABLE.search(value):
+        raise _syntax("ENVID needs xtext of printable characters")
+    if len(value) > ENVID_CHARS_MAX:
+        raise _syntax(f"ENVID is longer than {ENVID_CHARS_MAX} characters")
+    return value
+
+
+def _notify(value: str) -> str:
+    words = value.upper().split(",")  # RFC 3461 §4.1: in any case
+    # RFC 822 §2.7: a list may have empty elements, but one must not be
+    if words != ["NEVER"] and not (_NOTIFY_WORDS.issuperset(words) and any(words)):
+        raise _syntax("NOTIFY needs NEVER alone, or some of SUCCESS, FAILURE, DELAY")
+    if len(value) > NOTIFY_CHARS_MAX:
+        raise _syntax(f"NOTIFY is longer than {NOTIFY_CHARS_MAX} characters")
+    return value
+
+
+def _orcpt(value: str) -> str:
+    if not _ORCPT.fullmatch(value) or _UNPRINTABLE.search(value):
+        raise _syntax("ORCPT needs a type, a semicolon, and xtext")
+    if len(value) > ORCPT_CHARS_MAX:
+        raise _syntax(f"ORCPT is longer than {ORCPT_CHARS_MAX} characters")
+    return value  # RFC 3461 §5.2.1: passed on as it is, with its case
 
 
 def _auth(text: str, mechanisms: tuple[str, ...]) -> Command:

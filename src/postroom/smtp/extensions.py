@@ -37,6 +37,8 @@ def hello_reply(
     size = int(settings.message_octets_max)
     lines.append(f"SIZE {size}" if size else "SIZE")  # RFC 1870 §4
     lines.append("ENHANCEDSTATUSCODES")
+    if settings.dsn:
+        lines.append("DSN")  # RFC 3461 §2: no parameters
     if settings.starttls and not tls:
         lines.append("STARTTLS")
     if settings.auth_mechanisms and not authenticated:
@@ -87,6 +89,11 @@ class Extensions(msgspec.Struct, frozen=True):
     def eight_bit_mime(self) -> bool:
         """MAIL may declare 8-bit content (RFC 6152)."""
         return "8BITMIME" in self.keywords
+
+    @property
+    def dsn(self) -> bool:
+        """MAIL and RCPT may ask for delivery reports (RFC 3461)."""
+        return "DSN" in self.keywords
 
     @property
     def starttls(self) -> bool:

@@ -41,6 +41,10 @@ class ServerSettings(
     """Take addresses without a domain, as ``sendmail -bs`` does for its caller. The
     recipient ``postmaster`` is always taken (RFC 5321 §4.5.1)."""
 
+    dsn: bool = True
+    """Offer DSN (RFC 3461): clients may ask for reports of success, delay and failure,
+    or for none. Without it RET, ENVID, NOTIFY and ORCPT get 555 5.5.4."""
+
     starttls: bool = False
     """Offer STARTTLS (RFC 3207). The server cannot answer it yet, so only false."""
 

@@ -4,6 +4,8 @@ Every recipient gets exactly one result, whatever the peer does and whenever it 
 doing it: the reply that decided, or None when nothing did.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from postroom.mail.address import Address, AddressError
@@ -12,17 +14,32 @@ from postroom.smtp.dialogue import Verb
 from postroom.smtp.extensions import Extensions
 
 
+class Wish(NamedTuple):
+    """What one recipient's RCPT asks of reports (RFC 3461 §4.1, §4.2); empty: nothing.
+
+    Both are as on the wire, ``orcpt`` in xtext.
+    """
+
+    notify: str = ""
+    orcpt: str = ""
+
+
 class Transaction(msgspec.Struct, frozen=True):
     """What a transaction announces. The content follows when the server wants it.
 
     ``size_octets`` is the size of the content in CRLF form without doubled dots, 0 if
-    unknown; ``eight_bit`` says that it has octets outside ASCII.
+    unknown; ``eight_bit`` says that it has octets outside ASCII. ``ret``, ``envid``
+    and ``wishes`` (one per recipient, or none at all) are said to servers that offer
+    DSN; others are not told of them (RFC 3461 §5.2.2).
     """
 
     sender: Address
     recipients: tuple[Address, ...]
     size_octets: int = 0
     eight_bit: bool = False
+    ret: str = ""
+    envid: str = ""
+    wishes: tuple[Wish, ...] = ()
 
 
 class TransactionDone(msgspec.Struct, frozen=True):
@@ -134,9 +151,20 @@ def mail_line(transaction: Transaction, offered: Extensions) -> str:
         line += f" SIZE={transaction.size_octets}"
     if transaction.eight_bit and offered.eight_bit_mime:  # RFC 6152 §3
         line += " BODY=8BITMIME"
+    if transaction.ret and offered.dsn:  # RFC 3461 §5.2.1 (b)
+        line += f" RET={transaction.ret}"
+    if transaction.envid and offered.dsn:  # RFC 3461 §5.2.1 (a)
+        line += f" ENVID={transaction.envid}"
     return line
 
 
-def rcpt_line(address: Address) -> str:
-    """Write RCPT (RFC 5321 §4.1.1.3)."""
-    return f"RCPT To:<{address.to_text()}>"
+def rcpt_line(transaction: Transaction, place: int, offered: Extensions) -> str:
+    """Write the RCPT of one recipient (RFC 5321 §4.1.1.3)."""
+    line = f"RCPT To:<{transaction.recipients[place].to_text()}>"
+    if transaction.wishes and offered.dsn:
+        wish = transaction.wishes[place]
+        if wish.notify:  # RFC 3461 §5.2.1 (c)
+            line += f" NOTIFY={wish.notify}"
+        if wish.orcpt:  # RFC 3461 §5.2.1 (d)
+            line += f" ORCPT={wish.orcpt}"
+    return line

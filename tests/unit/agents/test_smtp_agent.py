@@ -181,8 +181,17 @@ async def test_each_recipient_has_its_own_outcome() -> None:
     outcomes = await deliver_one(host, "a", "b", "c", "d")
     assert [type(o) for o in outcomes] == [Delivered, Failed, Deferred, Delivered]
     peer = "mx.whizzer.test [127.0.0.2]"
-    assert outcomes[1] == Failed("5.1.1", "No such user", peer, 550)
-    assert outcomes[2] == Deferred("4.2.1", "450 4.2.1 Try later", peer, 450)
+    assert outcomes[1] == Failed(
+        "5.1.1", "No such user", peer, 550, "RCPT", ("550 5.1.1 No such user",)
+    )
+    assert outcomes[2] == Deferred(
+        "4.2.1",
+        text := "450 4.2.1 Try later",
+        peer,
+        450,
+        verb="RCPT",
+        said=(text,),
+    )
 
 
 @pytest.mark.parametrize(
