@@ -8,11 +8,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from postroom.mail.now import MINUTE_US, Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
+from postroom.schedule.grades import Grade, graded
 from postroom.schedule.scheduler import Claim, Scheduler
 from postroom.schedule.settings import ScheduleSettings
 
 HOPS = st.sampled_from(["", "local", "a.test", "b.test", "c.test", "d.test"])
-LANES = st.integers(0, 3)
+LANES = st.sampled_from([graded(n, g) for g in Grade for n in range(3)])
 OUTCOMES: dict[str, tuple[Outcome, ...]] = {
     "sent": (Delivered("2.0.0", "Ok"),),
     "refused": (Failed("5.1.1", "no"), Deferred("4.2.2", "full")),

@@ -5,11 +5,14 @@ one or more hops really goes (an MX set): it owns the window and the rest after
 failures. Both are plain records; the rules are in ``scheduler``.
 """
 
+from enum import IntEnum
+
 import msgspec
 
 from postroom.limits.windows import FeedbackWindow
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred
+from postroom.schedule.grades import GRADES, Precedence, grade_of
 from postroom.schedule.jitter import spread
 from postroom.schedule.settings import ScheduleSettings
 
@@ -27,15 +30,31 @@ class PutOff(msgspec.Struct, frozen=True, gc=False):
     due_us: int
 
 
+class Standing(IntEnum):
+    """What is known of a destination; each worse one has less room in the whole."""
+
+    PROVEN = 0
+    """The last that came back was an answer."""
+    UNKNOWN = 1
+    """Nothing has come back yet."""
+    SUSPECT = 2
+    """The last that came back was a failure."""
+
+
 class Destination:
     """One place that mail goes to.
 
     Attributes:
         name: the hop's name, or that of an MX set once a hop was bound to it.
         window: how many connections it bears.
+        standing: what is known of it.
         active: messages in hand.
-        ring: hops with something due, in the order of their turns.
-        waiting: due lanes over all hops of the ring.
+        in_hand: the same by grade.
+        rings: hops with something due, in the order of their turns, by grade.
+        waiting: due lanes over all hops of the ring, by grade.
+        asking: claims under way, by grade; those to put off do not count.
+        filling: its lanes are being asked in turn until there is no more room.
+        precedence: which grade's turn it is.
         rests_until_us: end of its rest (monotonic); 0 when it does not rest.
         failure: what made it rest.
         putting_off: a claim of mail to be put off is under way.
@@ -47,15 +66,20 @@ class Destination:
     __slots__ = (
         "_streak",
         "active",
+        "asking",
         "failure",
+        "filling",
         "hops",
+        "in_hand",
         "local",
         "name",
+        "precedence",
         "putting_off",
         "queued",
         "rests",
         "rests_until_us",
-        "ring",
+        "rings",
+        "standing",
         "waiting",
         "window",
     )
@@ -64,9 +88,14 @@ class Destination:
         self.name = name
         self.window = window
         self.local = local
+        self.standing = Standing.UNKNOWN
         self.active = 0
-        self.ring: dict[str, Hop] = {}
-        self.waiting = 0
+        self.in_hand = [0] * GRADES
+        self.rings: list[dict[str, Hop]] = [{} for _ in range(GRADES)]
+        self.waiting = [0] * GRADES
+        self.asking = [0] * GRADES
+        self.filling = False
+        self.precedence = Precedence()
         self.rests_until_us = 0
         self.rests = 0
         self.failure: Deferred | None = None
@@ -74,6 +103,18 @@ class Destination:
         self.queued = False
         self.hops = 0
         self._streak = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something is due there."""
+        return any(self.waiting)
+
+    def has_before(self, lane: int) -> bool:
+        """Whether something is due there that a message of this lane may not pass."""
+        for grade in range(grade_of(lane) + 1):
+            if self.waiting[grade]:
+                return True
+        return False
 
     def succeeded(self) -> None:
         """It answered: whatever it said of the recipients, it is alive."""
@@ -124,22 +165,32 @@ class Hop:
         name: the routed name.
         destination: where its mail goes.
         active: messages in hand.
-        due: lanes with something due, in the order of their turns.
+        in_hand: the same by grade.
+        due: lanes with something due, in the order of their turns, by grade.
         asking: lanes whose claim is under way; True if it is one to put off.
         again: of those, the lanes about which a new hint came meanwhile.
     """
 
-    __slots__ = ("active", "again", "asking", "destination", "due", "name")
+    __slots__ = (
+        "active",
+        "again",
+        "asking",
+        "destination",
+        "due",
+        "in_hand",
+        "name",
+    )
 
     def __init__(self, name: str, destination: Destination) -> None:
         self.name = name
         self.destination = destination
         self.active = 0
-        self.due: dict[int, None] = {}
+        self.in_hand = [0] * GRADES
+        self.due: list[dict[int, None]] = [{} for _ in range(GRADES)]
         self.asking: dict[int, bool] = {}
         self.again: set[int] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand, asked for or due."""
-        return not (self.active or self.due or self.asking)
+        return not (self.active or self.asking or any(self.due))

@@ -1,9 +1,11 @@
 """The scheduler: what the spool is asked for next, given what is known now. Pure.
 
 It keeps records of hops, lanes and destinations, never of messages, so its size does
-not depend on the backlog. Turns go round over destinations, over the hops of a
-destination, and over the lanes of a hop; within a lane the spool gives the oldest due
-first. So neither one sender, nor one list, nor one dead hop holds up the rest.
+not depend on the backlog. Turns go round over destinations; within one the better
+grade of mail goes first, with a turn now and then for the worse; within a grade turns
+go round over the destination's hops, and over the lanes of a hop; within a lane the
+spool gives the oldest due first. So neither one sender, nor one list, nor one dead hop
+holds up the rest.
 
 The caller's part::
 
@@ -26,7 +28,9 @@ from postroom.limits.windows import FeedbackWindow
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Outcome
 from postroom.mail.route import LOCAL_HOP
-from postroom.schedule.destination import Destination, Hop, PutOff
+from postroom.schedule.active_set import ActiveSet
+from postroom.schedule.destination import Destination, Hop, PutOff, Standing
+from postroom.schedule.grades import GRADES, PASSES_MAX, grade_of
 from postroom.schedule.settings import ScheduleSettings
 
 EXPANSION_HOP = ""
@@ -36,6 +40,11 @@ LOCAL_HOPS = frozenset({LOCAL_HOP, EXPANSION_HOP, DISCARD_HOP})
 """Hops that are no other host: their window is wide and fixed."""
 
 _LANES_MAX = 1_024
+"""Lanes of one grade that a hop remembers as due; a later scan finds the others."""
+_CLAIMED_AT_ONCE = 4
+"""While all connections have work, a claim waits until one in so many places is free."""
+_KEPT_FOR_LETTERS = 8
+"""One in so many places at a destination is kept free of what is sent in bulk."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -66,16 +75,12 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._idle: dict[str, Hop] = {}  # oldest first
         self._turns: deque[Destination] = deque()
-        # Those kept from going by the whole, not by their own window.
-        self._stalled: dict[Destination, None] = {}
-        self._stalled_unproven: dict[Destination, None] = {}
-        self._active = 0  # for other hosts
-        self._unproven = 0  # of these, for destinations that have not shown life
+        self._whole = ActiveSet(settings.active_max)
 
     @property
     def active(self) -> int:
         """Messages in hand for other hosts."""
-        return self._active
+        return self._whole.active
 
     @property
     def hops(self) -> int:
@@ -106,7 +111,9 @@ class Scheduler:
             return
         if lane in entry.asking:
             entry.again.add(lane)
-        elif lane not in entry.due and len(entry.due) < _LANES_MAX:
+            return
+        due = entry.due[grade_of(lane)]
+        if lane not in due and len(due) < _LANES_MAX:
             self._idle.pop(hop, None)
             self._want(entry, lane)
 
@@ -114,22 +121,24 @@ class Scheduler:
         """Whether a message that was just accepted may go at once.
 
         If so it counts as started, and ``done`` is owed. It may not overtake mail
-        that is due for the same destination.
+        of its own or a better grade that is due for the same destination.
         """
         entry = self._hops.get(hop) or self._remember(hop)
         if entry is None:
             return False
         destination = entry.destination
-        if destination.waiting or destination.rests_until_us:
+        if destination.rests_until_us or destination.has_before(lane):
             return False
-        if self._room(destination) <= 0:
+        grade = grade_of(lane)
+        if self._room(destination, grade) <= 0:
             return False
         if not entry.active:
             self._idle.pop(hop, None)
-        self._count(entry, 1)
+        self._count(entry, grade, 1)
+        destination.precedence.went(grade, 1, destination.waiting)
         return True
 
-    def started(self, hop: str, count: int) -> None:
+    def started(self, hop: str, lane: int, count: int) -> None:
         """Count more that goes at once with what was admitted for this hop.
 
         One accepted message may become several leases; ``done`` is owed for each.
@@ -138,7 +147,7 @@ class Scheduler:
         entry = self._hops.get(hop) or self._remember(hop)
         if entry is not None:
             self._idle.pop(hop, None)
-            self._count(entry, count)
+            self._count(entry, grade_of(lane), count)
 
     def next(self, now: Now) -> list[Claim]:
         """Return what to claim now; what is asked for counts as started."""
@@ -163,7 +172,10 @@ class Scheduler:
         if put_off:
             entry.destination.putting_off = False
         else:
-            self._count(entry, got - asked)
+            destination, grade = entry.destination, grade_of(lane)
+            destination.asking[grade] -= 1
+            self._count(entry, grade, got - asked)
+            destination.precedence.went(grade, got, destination.waiting)
         if got >= asked or lane in entry.again:
             entry.again.discard(lane)
             self._want(entry, lane)
@@ -180,17 +192,15 @@ class Scheduler:
         entry = self._hops.get(hop)
         if entry is None or not entry.active:
             return  # a put-off claim's lease: there is nothing to learn from it
-        self._count(entry, -1)
+        self._count(entry, grade_of(lane), -1)
         destination = entry.destination
         failure = _hop_failure(outcomes)
         if failure is not None:
             self._fail(destination, failure, now)
         elif outcomes:
             self._succeed(destination)
-        if destination.waiting:
-            self._queue(destination)
-        if self._stalled or self._stalled_unproven:
-            self._unstall()
+        self._queue(destination)
+        self._unstall()
         if not entry.active:
             self._note_if_idle(entry)
 
@@ -234,114 +244,140 @@ class Scheduler:
     # -- turns ---------------------------------------------------------------
 
     def _turn(self, destination: Destination, now: Now) -> Claim | None:
+        if not destination.is_wanted:
+            return None
         put_off = destination.put_off(now)
         if put_off is not None:
-            if destination.putting_off or not destination.waiting:
+            if destination.putting_off:
                 return None
             destination.putting_off = True
-            entry, lane = self._take_lane(destination, put_off=True)
+            grade = next(g for g, lanes in enumerate(destination.waiting) if lanes)
+            entry, lane = self._take_lane(destination, grade, put_off=True)
             return Claim(entry.name, lane, self._settings.put_off_max, put_off)
-        if not destination.waiting:
-            return None
-        room = self._room(destination)
+        grade, passed_over = self._whose_turn(destination)
+        if not destination.waiting[grade]:
+            return None  # a claim of it is under way, which is not to be overtaken
+        # One that was passed over often enough may use what is kept for letters.
+        room = self._room(destination, 0 if passed_over else grade)
         if room <= 0:
-            if self._own_room(destination) > 0:
-                self._stall(destination)
+            if self._own_room(destination, grade) > 0:
+                self._whole.stall(destination, grade)
             return None
-        share = max(1, room // destination.waiting)
+        share = 1
+        if not passed_over:
+            if self._is_busy_with(destination, grade, room):
+                return None
+            share = max(1, room // destination.waiting[grade])
         count = min(share, self._settings.claim_max)
-        entry, lane = self._take_lane(destination, put_off=False)
-        self._count(entry, count)
+        destination.filling = count < room
+        destination.precedence.turn(grade)
+        entry, lane = self._take_lane(destination, grade, put_off=False)
+        destination.asking[grade] += 1
+        self._count(entry, grade, count)
         return Claim(entry.name, lane, count)
 
-    def _take_lane(self, destination: Destination, *, put_off: bool) -> tuple[Hop, int]:
-        name = next(iter(destination.ring))
-        entry = destination.ring.pop(name)
-        lane = next(iter(entry.due))
-        del entry.due[lane]
+    def _whose_turn(self, destination: Destination) -> tuple[int, bool]:
+        """Return the grade that is next, and whether it goes before a better one."""
+        waiting, asking = destination.waiting, destination.asking
+        wanted = [waiting[grade] + asking[grade] for grade in range(GRADES)]
+        best = next(grade for grade, lanes in enumerate(wanted) if lanes)
+        grade = destination.precedence.choose(wanted)
+        if grade == best or not waiting[grade]:
+            return best, False
+        # A list's transactions may take long: one turn in sixteen is no more than a
+        # sixteenth of the connections.
+        share = self._capacity(destination) // (PASSES_MAX + 1)
+        if destination.in_hand[grade] > share:
+            return best, False
+        return grade, True
+
+    def _is_busy_with(self, destination: Destination, grade: int, room: int) -> bool:
+        """Whether so much is in hand that it is better to claim more at a time."""
+        in_hand = sum(destination.in_hand[: grade + 1])
+        if destination.filling or in_hand < destination.window.limit:
+            return False
+        return room < self._capacity(destination) // _CLAIMED_AT_ONCE
+
+    def _take_lane(
+        self, destination: Destination, grade: int, *, put_off: bool
+    ) -> tuple[Hop, int]:
+        ring = destination.rings[grade]
+        name = next(iter(ring))
+        entry = ring.pop(name)
+        due = entry.due[grade]
+        lane = next(iter(due))
+        del due[lane]
         entry.asking[lane] = put_off
-        destination.waiting -= 1
-        if entry.due:
-            destination.ring[name] = entry  # at the end
+        destination.waiting[grade] -= 1
+        if due:
+            ring[name] = entry  # at the end
         return entry, lane
 
     def _want(self, entry: Hop, lane: int) -> None:
-        entry.due[lane] = None
+        grade = grade_of(lane)
+        entry.due[grade][lane] = None
         destination = entry.destination
-        destination.ring.setdefault(entry.name, entry)
-        destination.waiting += 1
+        destination.rings[grade].setdefault(entry.name, entry)
+        destination.waiting[grade] += 1
         self._queue(destination)
 
     def _queue(self, destination: Destination) -> None:
-        if destination.waiting and not destination.queued:
+        if not destination.queued and destination.is_wanted:
             destination.queued = True
             self._turns.append(destination)
 
-    def _stall(self, destination: Destination) -> None:
-        if destination.window.proven:
-            self._stalled[destination] = None
-        else:
-            self._stalled_unproven[destination] = None
-
     def _unstall(self) -> None:
         # Only as many as there is room for: thousands may be stalled.
-        room = self._settings.active_max - self._active
-        self._release(self._stalled, room)
-        self._release(self._stalled_unproven, min(room, self._unproven_room()))
-
-    def _release(self, stalled: dict[Destination, None], room: int) -> None:
-        while stalled and room > 0:
-            destination = next(iter(stalled))
-            del stalled[destination]
-            self._queue(destination)
-            room -= 1
-
-    def _unproven_room(self) -> int:
-        # Half is kept for destinations that answer: hosts that only hang cannot
-        # fill the active set.
-        return max(1, self._settings.active_max // 2) - self._unproven
+        if self._whole.has_stalled:
+            for destination in self._whole.released():
+                self._queue(destination)
 
     # -- room ----------------------------------------------------------------
 
-    def _own_room(self, destination: Destination) -> int:
+    def _capacity(self, destination: Destination) -> int:
         window = destination.window
         if window.proven and not destination.local:
-            return window.limit * self._settings.messages_ahead - destination.active
-        return window.limit - destination.active
+            return window.limit * self._settings.messages_ahead
+        return window.limit
 
-    def _room(self, destination: Destination) -> int:
-        room = self._own_room(destination)
+    def _own_room(self, destination: Destination, grade: int) -> int:
+        capacity = self._capacity(destination)
+        if grade:
+            capacity -= capacity // _KEPT_FOR_LETTERS
+        return capacity - destination.active
+
+    def _room(self, destination: Destination, grade: int) -> int:
+        room = self._own_room(destination, grade)
         if destination.local:
             return room
-        room = min(room, self._settings.active_max - self._active)
-        if not destination.window.proven:
-            room = min(room, self._unproven_room())
-        return room
+        return min(room, self._whole.room(destination.standing, grade))
 
-    def _count(self, entry: Hop, change: int) -> None:
+    def _count(self, entry: Hop, grade: int, change: int) -> None:
         entry.active += change
+        entry.in_hand[grade] += change
         destination = entry.destination
         destination.active += change
+        destination.in_hand[grade] += change
         if not destination.local:
-            self._active += change
-            if not destination.window.proven:
-                self._unproven += change
+            self._whole.count(destination.standing, grade, change)
 
     # -- feedback ------------------------------------------------------------
 
     def _succeed(self, destination: Destination) -> None:
-        if not (destination.window.proven or destination.local):
-            self._unproven -= destination.active
+        self._stand(destination, Standing.PROVEN)
         destination.succeeded()
         if destination.rests_until_us:  # it answers after all
             destination.rests_until_us = 0
 
     def _fail(self, destination: Destination, failure: Deferred, now: Now) -> None:
-        if destination.window.proven and not destination.local:
-            self._unproven += destination.active
+        self._stand(destination, Standing.SUSPECT)
         if destination.failed() and destination.put_off(now) is None:
             self._seed += 1
             destination.rest(failure, now, self._settings, self._seed)
+
+    def _stand(self, destination: Destination, standing: Standing) -> None:
+        if destination.standing is not standing and not destination.local:
+            self._whole.move(destination, standing)
 
     # -- what is remembered ----------------------------------------------------
 
@@ -385,20 +421,26 @@ class Scheduler:
             self._idle[entry.name] = entry
 
     def _move(self, entry: Hop, old: Destination, new: Destination) -> None:
-        count, waiting = entry.active, len(entry.due)
-        self._count(entry, -count)
-        old.waiting -= waiting
-        old.ring.pop(entry.name, None)
-        if True in entry.asking.values():
-            old.putting_off = False
-            new.putting_off = True
+        in_hand = list(entry.in_hand)
+        for grade, count in enumerate(in_hand):
+            self._count(entry, grade, -count)
+            old.waiting[grade] -= len(entry.due[grade])
+            old.rings[grade].pop(entry.name, None)
+        for lane, put_off in entry.asking.items():
+            if put_off:
+                old.putting_off = False
+                new.putting_off = True
+            else:
+                old.asking[grade_of(lane)] -= 1
+                new.asking[grade_of(lane)] += 1
         entry.destination = new
         new.hops += 1
-        self._count(entry, count)
-        if waiting:
-            new.ring[entry.name] = entry
-            new.waiting += waiting
-            self._queue(new)
+        for grade, count in enumerate(in_hand):
+            self._count(entry, grade, count)
+            if due := len(entry.due[grade]):
+                new.rings[grade][entry.name] = entry
+                new.waiting[grade] += due
+        self._queue(new)
         self._queue(old)
         self._unbind(old)
 

@@ -88,7 +88,8 @@ class Dispatcher:
     def start(self, leases: Sequence[Lease]) -> None:
         """Try messages that were admitted and leased as they were accepted."""
         if len(leases) > 1:
-            self._parts.scheduler.started(_hop_of(leases[0]), len(leases) - 1)
+            first = leases[0]
+            self._parts.scheduler.started(_hop_of(first), first.lane, len(leases) - 1)
         for lease in leases:
             self._spawn(lease)
 

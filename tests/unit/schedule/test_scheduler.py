@@ -8,6 +8,7 @@ import pytest
 
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
+from postroom.schedule.grades import Grade, graded
 from postroom.schedule.scheduler import Claim, Scheduler
 from postroom.schedule.settings import ScheduleSettings
 
@@ -135,7 +136,7 @@ def test_a_late_success_ends_the_rest() -> None:
 def test_one_admission_may_become_several_attempts() -> None:
     one = scheduler(window_start=2)
     assert one.admit("a.test", 0, NOW)
-    one.started("a.test", 2)
+    one.started("a.test", 0, 2)
     assert one.active == 3
     assert not one.admit("a.test", 0, NOW)
     for _ in range(3):
@@ -261,6 +262,158 @@ def test_done_for_a_put_off_lease_is_harmless(outcomes: tuple[Outcome, ...]) -> 
     one = scheduler()
     one.done("a.test", 0, outcomes, NOW)
     assert one.active == 0
+
+
+LETTER, BUSY, LIST = (graded(3, grade) for grade in Grade)
+
+
+def proven(**settings: Any) -> Scheduler:
+    """One that knows a.test with a window of 16, twice as many in hand."""
+    one = scheduler(window_start=15, window_max=16, **settings)
+    assert one.admit("a.test", LETTER, NOW)
+    one.done("a.test", LETTER, SENT, NOW)
+    assert one.window("a.test") == 16
+    return one
+
+
+def test_letters_pass_lists_that_wait() -> None:
+    one = proven()
+    one.due("a.test", LIST, NOW)
+    assert one.admit("a.test", LETTER, NOW)
+    assert not one.admit("a.test", LIST, NOW)
+    one.due("a.test", BUSY, NOW)
+    one.due("a.test", LETTER, NOW)
+    assert not one.admit("a.test", LETTER + 1, NOW)
+    claims = one.next(NOW)
+    assert [claim.lane for claim in claims] == [LETTER]
+
+
+def test_bulk_leaves_an_eighth_free_for_letters() -> None:
+    one = proven()
+    assert sum(one.admit("a.test", LIST, NOW) for _ in range(40)) == 28
+    assert sum(one.admit("a.test", LETTER, NOW) for _ in range(40)) == 4
+
+
+def test_a_list_has_a_turn_after_fifteen_letters_even_if_letters_wait() -> None:
+    one = proven(claim_max=5)
+    lanes = []
+    for lane in (LIST, LETTER):
+        one.due("a.test", lane, NOW)
+    for _ in range(100):
+        for claim in one.next(NOW):
+            lanes += [claim.lane] * claim.count
+            one.claimed(claim.hop, claim.lane, claim.count, claim.count, NOW)
+            for _ in range(claim.count):
+                one.done(claim.hop, claim.lane, SENT, NOW)
+    assert lanes.count(LIST) >= 5
+    assert lanes.count(LETTER) >= 15 * (lanes.count(LIST) - 1)
+
+
+def test_a_list_does_not_use_the_time_in_which_letters_are_claimed() -> None:
+    one = proven(claim_max=5)
+    for lane in (LIST, LETTER):
+        one.due("a.test", lane, NOW)
+    assert one.next(NOW) == [Claim("a.test", LETTER, 5)]
+    assert one.next(NOW) == []
+    one.claimed("a.test", LETTER, 5, 2, NOW)
+    assert [claim.lane for claim in one.next(NOW)] == [LIST]
+
+
+def test_lanes_in_turn_fill_the_room_that_is_worth_claiming() -> None:
+    one = proven()
+    assert sum(one.admit("a.test", LETTER, NOW) for _ in range(32)) == 32
+    for lane in range(8):
+        one.due("a.test", lane, NOW)
+    for _ in range(7):
+        one.done("a.test", LETTER, SENT, NOW)
+        assert one.next(NOW) == []
+    one.done("a.test", LETTER, SENT, NOW)
+    assert one.next(NOW) == [Claim("a.test", lane, 1) for lane in range(8)]
+
+
+def test_claims_wait_until_they_are_worth_it_while_all_connections_have_work() -> None:
+    one = proven()
+    one.due("a.test", LETTER, NOW)
+    assert one.next(NOW) == [Claim("a.test", LETTER, 32)]
+    one.claimed("a.test", LETTER, 32, 32, NOW)
+    for _ in range(7):
+        one.done("a.test", LETTER, SENT, NOW)
+        assert one.next(NOW) == []
+    one.done("a.test", LETTER, SENT, NOW)
+    assert one.next(NOW) == [Claim("a.test", LETTER, 8)]
+
+
+def test_slow_lists_hold_no_more_than_a_sixteenth_while_letters_wait() -> None:
+    one = proven()
+    for lane in (LIST, LETTER):
+        one.due("a.test", lane, NOW)
+    in_hand = 0
+    for _ in range(200):  # letters come back at once, lists never
+        for claim in one.next(NOW):
+            one.claimed(claim.hop, claim.lane, claim.count, claim.count, NOW)
+            if claim.lane == LIST:
+                in_hand += claim.count
+            else:
+                for _ in range(claim.count):
+                    one.done(claim.hop, LETTER, SENT, NOW)
+    assert in_hand == 3
+
+
+def test_a_window_of_one_serves_a_list_between_letters() -> None:
+    one = scheduler(window_start=1, window_max=1, messages_ahead=1)
+    for lane in (LIST, LETTER):
+        one.due("a.test", lane, NOW)
+    order = []
+    for _ in range(64):
+        for claim in one.next(NOW):
+            order.append(claim.lane)
+            one.claimed(claim.hop, claim.lane, claim.count, claim.count, NOW)
+            one.done(claim.hop, claim.lane, SENT, NOW)
+    assert order[15] == LIST
+    assert order.count(LIST) == 4
+
+
+def test_the_whole_keeps_an_eighth_free_of_bulk() -> None:
+    one = scheduler(active_max=80, window_start=5)
+    for number in range(40):
+        name = f"{number}.test"
+        assert one.admit(name, LETTER, NOW)
+        one.done(name, LETTER, SENT, NOW)
+        one.due(name, LIST, NOW)
+    started = 0
+    while claims := one.next(NOW):
+        for claim in claims:
+            started += claim.count
+            one.claimed(claim.hop, claim.lane, claim.count, claim.count, NOW)
+    assert started == 70
+    assert one.admit("new.test", LETTER, NOW)
+
+
+def test_bulk_has_a_share_of_the_whole_even_if_letters_fill_it() -> None:
+    one = scheduler(active_max=32, window_start=32, window_max=32)
+    for name in ("a.test", "b.test"):
+        assert one.admit(name, LETTER, NOW)
+        one.done(name, LETTER, SENT, NOW)
+    assert sum(one.admit("a.test", LETTER, NOW) for _ in range(32)) == 32
+    one.due("b.test", LIST, NOW)
+    assert one.next(NOW) == []
+    one.done("a.test", LETTER, SENT, NOW)
+    assert [(c.hop, c.count) for c in one.next(NOW)] == [("b.test", 1)]
+
+
+def test_suspects_leave_half_of_the_unproven_room_to_those_not_known_yet() -> None:
+    one = scheduler(active_max=40, window_start=2)
+    suspects = [f"dead{number}.test" for number in range(60)]
+    for name in suspects:
+        assert one.admit(name, 0, NOW)
+        one.done(name, 0, DOWN, NOW)
+    awake = later(2 * MINUTE_US)
+    for name in suspects:
+        one.due(name, 0, awake)
+    assert sum(claim.count for claim in one.next(awake)) == 10
+    assert [one.admit(f"new{n}.test", 0, awake) for n in range(11)] == (
+        [True] * 10 + [False]
+    )
 
 
 class Simulation:
