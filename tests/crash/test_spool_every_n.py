@@ -157,7 +157,7 @@ class Scenario:
     async def remove(self, name: str) -> None:
         await self.accept([name])
         self._ledger.begun[name] = self._ledger.now
-        await self._shard.remove(QueueFilter(recipient=name))
+        await self._shard.remove(QueueFilter(recipients=(name,)))
         self._ledger.done[name] = self._ledger.now
 
 

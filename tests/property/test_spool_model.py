@@ -197,7 +197,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     @rule(hop=st.sampled_from(HOPS))
     def hold(self, hop: str) -> None:
-        self._do(self._shard.hold(QueueFilter(domain=hop), "wait"))
+        self._do(self._shard.hold(QueueFilter(domains=(hop,)), "wait"))
         free = self._messages_without_leases()
         for key, each in self._model.items():
             if key[0] in free and each.hop == hop:
@@ -213,7 +213,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     @rule(hop=st.sampled_from(HOPS))
     def remove(self, hop: str) -> None:
-        gone = set(self._do(self._shard.remove(QueueFilter(domain=hop))))
+        gone = set(self._do(self._shard.remove(QueueFilter(domains=(hop,)))))
         free = self._messages_without_leases()
         at_hop = {key[0] for key, each in self._model.items() if each.hop == hop}
         assert gone == free & at_hop

@@ -38,7 +38,7 @@ async def fill(shard: Shard) -> None:
     later = Settle(0, START_US + 60_000_000, "Connection refused", warned=True)
     await shard.settle(lease, [later])
     await shard.accept(letters.letter("held@whizzer.test"))
-    await shard.hold(QueueFilter(recipient="held"), "suspicious")
+    await shard.hold(QueueFilter(recipients=("held",)), "suspicious")
     shared = letters.letter(":pals", body=b"shared\r\n")
     [lease] = await shard.accept(shared, claim=True)
     owned = letters.letter("owned", sender="owner-pals@gonzo.test")

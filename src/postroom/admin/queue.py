@@ -78,8 +78,6 @@ async def try_now(shard: QueueView, wanted: QueueFilter, now: Now) -> int:
     Raises:
         SpoolError: the spool cannot do it.
     """
-    if wanted.state in ("held", "shunted"):
-        return await shard.release(wanted, now)
     return await shard.retry(wanted, now)
 
 

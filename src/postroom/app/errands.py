@@ -110,9 +110,9 @@ class Office:
     async def run_queue(self, selection: QueueSelection) -> Answer:
         """Make waiting messages of all workers due now."""
         wanted = QueueFilter(
-            queue_id=selection.queue_id,
-            sender=selection.sender,
-            recipient=selection.recipient,
+            queue_ids=(selection.queue_id,) if selection.queue_id else (),
+            senders=(selection.sender,) if selection.sender else (),
+            recipients=(selection.recipient,) if selection.recipient else (),
         )
         async with WholeQueue(self._run_directory, None, read_now) as queue:
             messages = await queue.retry(wanted, read_now())

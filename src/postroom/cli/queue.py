@@ -252,11 +252,11 @@ def _run(
 def _filters(ids: Sequence[str] = (), **wanted: Any) -> list[QueueFilter]:
     """One filter per id, or one for all; unknown ids cannot be typed."""
     base = QueueFilter(
-        sender=wanted.get("sender", ""),
-        recipient=wanted.get("recipient", ""),
-        domain=wanted.get("domain", ""),
-        state=wanted.get("state", ""),
-        error=wanted.get("error", ""),
+        senders=_texts(wanted, "sender"),
+        recipients=_texts(wanted, "recipient"),
+        domains=_texts(wanted, "domain"),
+        states=_texts(wanted, "state"),
+        errors=_texts(wanted, "error"),
         older_us=wanted.get("older", 0),
         larger_octets=wanted.get("larger", 0),
     )
@@ -264,7 +264,13 @@ def _filters(ids: Sequence[str] = (), **wanted: Any) -> list[QueueFilter]:
         named = [parse_queue_id(text) for text in ids]
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    return [msgspec.structs.replace(base, queue_id=each) for each in named] or [base]
+    return [msgspec.structs.replace(base, queue_ids=(each,)) for each in named] or [
+        base
+    ]
+
+
+def _texts(wanted: dict[str, Any], name: str) -> tuple[str, ...]:
+    return (wanted[name],) if wanted.get(name) else ()
 
 
 def _chosen(everything: bool, **wanted: Any) -> list[QueueFilter]:

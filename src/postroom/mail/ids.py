@@ -47,6 +47,11 @@ def _front(number: int) -> str:
     return _DIGITS[number] + "".join(reversed(pairs))
 
 
+def number_of_time(utc_us: int) -> int:
+    """Return the least number that an id given out at this moment can have."""
+    return max(utc_us - _EPOCH_US, 0) * SHARDS_MAX
+
+
 def parse_queue_id(text: str) -> QueueId:
     """Check a queue id typed by a person.
 

@@ -4,6 +4,7 @@ Each runs inside a group's transaction; ``BadChange`` fails it alone.
 """
 
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -11,11 +12,12 @@ import msgspec
 from postroom.spool import groups, statements
 from postroom.spool.changes import STATE_COUNTED, BadChange, Group
 from postroom.spool.claims import Broken
-from postroom.spool.queries import Condition
+from postroom.spool.conditions import Condition
 from postroom.spool.rows import Row, recipient_row
 from postroom.spool.spool import NewRecipient, RecipientState
 
 _READY, _EXPANDING, _HELD, _SHUNTED = RecipientState
+_WITHOUT_ROUTE = "hop = '', agent = '', rule = ''"
 _THERE = """
 WITH wanted(address) AS MATERIALIZED (SELECT value FROM json_each(?2))
 SELECT CAST(json_group_array(address) AS BLOB) FROM (
@@ -87,73 +89,109 @@ class Remove(msgspec.Struct, frozen=True):
 
     numbers: tuple[int, ...]
 
-    def __call__(self, group: Group) -> int:
-        """Apply; returns how many messages went."""
-        before = group.counts["messages"]
+    def __call__(self, group: Group) -> list[int]:
+        """Apply; returns which messages went."""
         bound = (statements.numbers(self.numbers),)
+        there = "SELECT id FROM messages WHERE id IN carray(?) ORDER BY id"
+        gone = [number for (number,) in group.connection.execute(there, bound)]
         sql = "DELETE FROM recipients WHERE message IN carray(?) RETURNING state"
-        gone: list[Any] = group.connection.execute(sql, bound).fetchall()
-        for (state,) in gone:
-            group.counts["recipients"] -= 1
-            group.counts[STATE_COUNTED[state]] -= 1
+        _uncount(group, group.connection.execute(sql, bound).fetchall())
         group.touched.update(self.numbers)
         groups.remove_finished(group)
-        return before - group.counts["messages"]
+        return gone
+
+
+class Erase(msgspec.Struct, frozen=True):
+    """Removes some recipients of a locked message, whatever their state."""
+
+    message: int
+    numbers: tuple[int, ...]
+
+    def __call__(self, group: Group) -> int:
+        """Apply; returns how many recipients went."""
+        gone = group.connection.execute(
+            "DELETE FROM recipients WHERE message = ? AND number IN carray(?)"
+            " RETURNING state",
+            (self.message, statements.numbers(self.numbers)),
+        ).fetchall()
+        _uncount(group, gone)
+        group.touched.add(self.message)
+        return len(gone)
+
+
+def _uncount(group: Group, gone: list[Any]) -> None:
+    for (state,) in gone:
+        group.counts["recipients"] -= 1
+        group.counts[STATE_COUNTED[state]] -= 1
+
+
+class MoveTo(Enum):
+    """What becomes of recipients that an operator moves.
+
+    ``HELD`` with a reason; ``READY`` lets held and shunted ones go (back to EXPANDING
+    where they have no route); ``DUE`` makes waiting ones due; ``EXPANDING`` has them
+    expanded and routed anew, from the cursor if that had begun.
+    """
+
+    HELD = "held"
+    READY = "ready"
+    DUE = "due"
+    EXPANDING = "expanding"
 
 
 class Move(msgspec.Struct, frozen=True):
-    """Moves waiting recipients of locked messages to another state or due time.
+    """Moves recipients of locked messages to another state or due time.
 
-    Args:
-        to: HELD or SHUNTED with ``text`` as the reason; READY lets held and shunted
-            ones go (back to EXPANDING where they have no route); None makes waiting
-            ones due.
+    ``all_states`` says that all are meant, whatever they wait for.
     """
 
     numbers: tuple[int, ...]
     condition: Condition
-    to: RecipientState | None
-    due_us: int
+    to: MoveTo
+    due_us: int = 0
     text: str = ""
+    all_states: bool = False
 
-    def __call__(self, group: Group) -> int:
-        """Apply; returns how many messages had a recipient that moved."""
+    def __call__(self, group: Group) -> list[int]:
+        """Apply; returns which messages had a recipient that moved."""
+        which = "r.state < 2"
+        value: int | str = self.due_us
         match self.to:
-            case None:
-                change, which = "due = ?", "r.state < 2 AND r.due > ?"
-                values: tuple[int | str, ...] = (self.due_us, self.due_us)
-            case RecipientState.READY:
+            case MoveTo.DUE:
+                change = "due = min(due, ?)"
+            case MoveTo.READY:
                 change = "state = (hop = ''), due = ?"
-                which, values = "r.state >= 2", (self.due_us,)
-            case _:
-                change = f"state = {self.to.value}, status_text = ?"
-                which, values = "r.state < 2", (self.text,)
-        return self._apply(group, change, which, values)
+                which = "1" if self.all_states else "r.state >= 2"
+            case MoveTo.EXPANDING:
+                change = f"state = {_EXPANDING.value}, due = ?, {_WITHOUT_ROUTE}"
+                which = "1" if self.all_states else which
+            case MoveTo.HELD:
+                change = f"state = {_HELD.value}, status_text = ?"
+                value = self.text
+        return self._apply(group, change, which, value)
 
     def _apply(
-        self, group: Group, change: str, which: str, values: tuple[int | str, ...]
-    ) -> int:
-        connection = group.connection
+        self, group: Group, change: str, which: str, value: int | str
+    ) -> list[int]:
         where = f"r.message IN carray(?) AND {which}"
-        chosen = (statements.numbers(self.numbers), *values[1:])
+        chosen: tuple[Any, ...] = (statements.numbers(self.numbers),)
         if self.condition.recipients:
             where += f" AND {self.condition.recipients}"
             chosen += self.condition.recipient_values
-        rows: list[Any] = connection.execute(
-            f"SELECT message, number, state FROM recipients AS r WHERE {where}",
-            chosen,
+        rows: list[Any] = group.connection.execute(
+            f"SELECT message, state FROM recipients AS r WHERE {where}", chosen
         ).fetchall()
         if not rows:
-            return 0
-        after: list[Any] = connection.execute(
+            return []
+        after: list[Any] = group.connection.execute(
             f"UPDATE recipients AS r SET {change} WHERE {where} RETURNING state",
-            (values[0], *chosen),
+            (value, *chosen),
         ).fetchall()
-        for _, _, state in rows:
+        for _, state in rows:
             group.counts[STATE_COUNTED[state]] -= 1
         for (state,) in after:
             group.counts[STATE_COUNTED[state]] += 1
-        return len({message for message, _, _ in rows})
+        return sorted({message for message, _ in rows})
 
 
 class Shunt(msgspec.Struct, frozen=True):

@@ -272,7 +272,7 @@ def _messages(
     if not numbers:
         return {}
     try:
-        return _read_messages(connection, numbers, bodies)
+        return read_messages(connection, numbers, bodies)
     except (rows.Unreadable, apsw.Error) as error:
         if isinstance(error, apsw.Error) and not _is_damage(error):
             raise
@@ -290,9 +290,14 @@ def _is_damage(error: apsw.Error) -> bool:
     return isinstance(error, (apsw.CorruptError, apsw.SQLError, apsw.MismatchError))
 
 
-def _read_messages(
+def read_messages(
     connection: apsw.Connection, numbers: Sequence[int], bodies: BodyDirectory
 ) -> dict[int, StoredMessage]:
+    """Read messages by number, in one step. Blocks.
+
+    Raises:
+        Unreadable: one of them makes no sense, or is not there.
+    """
     count = 1 << (len(numbers) - 1).bit_length()
     bound = list(numbers) + [numbers[-1]] * (count - len(numbers))
     row = connection.execute(_message_query(count), bound).get

@@ -60,6 +60,11 @@ class Database:
         self._reader: apsw.Connection | None = self._connect()
 
     @property
+    def path(self) -> str:
+        """Where it lies."""
+        return self._path
+
+    @property
     def wal_octets(self) -> int:
         """How much of the log waits to be copied back."""
         frame = _FRAME_HEADER_OCTETS + schema.PAGE_OCTETS

@@ -15,30 +15,42 @@ import apsw
 import msgspec
 
 from postroom.mail.ids import QueueId, from_number, to_number
+from postroom.mail.message import Message
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, MessageShunted, SpoolFailed
-from postroom.spool import claims, queries, rows
-from postroom.spool.acts import Expand, Move, Remove, Shunt
+from postroom.spool import claims, kept, queries, rows
+from postroom.spool.acts import Expand, Shunt
 from postroom.spool.bodies import FileBodyWriter
 from postroom.spool.changes import Act, Change
 from postroom.spool.claims import Broken, Wanted
+from postroom.spool.conditions import condition
 from postroom.spool.files import Seam
 from postroom.spool.in_hand import InHand
+from postroom.spool.kept import Kept
 from postroom.spool.leases import LeaseBook
 from postroom.spool.opening import Opened, Wish, open_files
+from postroom.spool.orders import Farewell, Means, Orders
 from postroom.spool.reader import Reader
 from postroom.spool.settings import SpoolSettings
+from postroom.spool.shape import Shape, read_shape
 from postroom.spool.spool import (
     DueHop,
     Entry,
+    EntryRecipient,
+    Handled,
+    Hold,
     Lease,
     NewMessage,
     NewRecipient,
+    Order,
     QueueFilter,
     RecipientState,
+    Release,
+    Retry,
     Settle,
     SpoolError,
     SpoolFull,
+    TakeOut,
 )
 from postroom.spool.writer import Writer
 
@@ -46,7 +58,6 @@ _Found = TypeVar("_Found")
 Emit = Callable[[AnyEvent], None]
 CHILDREN_MAX = 1_000
 _SYSTEM = Seam()
-_CHANGE_PAGE = 500
 _READY = RecipientState.READY
 _EXPANDING = RecipientState.EXPANDING
 
@@ -106,6 +117,9 @@ class Shard:
             opened.database, opened.bodies, opened.space, settings, self._failed
         )
         self._reader = Reader(opened.database, opened.space)
+        self._orders = Orders(
+            Means(self._book, self._ask, self._do, opened.bodies),
+        )
         self._place: tuple[str, int] | None = None
         self._closed = False
         self.last_number = self._writer.counts["last_number"]
@@ -291,22 +305,53 @@ class Shard:
     async def entries(
         self, wanted: QueueFilter, *, page: int = 200
     ) -> AsyncIterator[Sequence[Entry]]:
-        """Yield matching entries, oldest first, in short pages."""
-        condition = queries.condition(wanted, self._clock().utc_us)
+        """Yield matching entries, oldest first, in short pages, some of them empty."""
+        chosen = condition(wanted, self._clock().utc_us, self._book.numbers())
         after: int | None = queries.FIRST
         while after is not None:
             found = await self._ask(
                 partial(
                     queries.entries_page,
-                    wanted=condition,
+                    wanted=chosen,
                     after=after,
                     limit=page,
                     shard=self._shard,
                 )
             )
-            if found.entries:
-                yield [self._with_active(entry) for entry in found.entries]
+            yield [self._with_active(entry) for entry in found.entries]
             after = found.next_after
+
+    async def recipients(
+        self, queue_id: QueueId, after: int, limit: int
+    ) -> Sequence[EntryRecipient]:
+        """Return recipients of a message after one of them, by number."""
+        number = to_number(queue_id)
+        page = partial(queries.recipients_page, number=number, after=after, limit=limit)
+        held = self._book.held(number)
+        return [
+            msgspec.structs.replace(each, active=each.number in held)
+            for each in await self._ask(page)
+        ]
+
+    async def kept(self, queue_id: QueueId) -> Kept | None:
+        """Return a message with its content. See ``Spool.kept``."""
+        number, bodies = to_number(queue_id), self._opened.bodies
+        try:
+            return await self._ask(
+                partial(kept.read_kept, number=number, bodies=bodies)
+            )
+        except rows.Unreadable as error:
+            raise SpoolError(f"{queue_id} cannot be read: {error}") from error
+
+    async def raw(self, queue_id: QueueId) -> Message | None:
+        """Return what lies there of a message, readable or not."""
+        number, bodies = to_number(queue_id), self._opened.bodies
+        return await self._ask(partial(kept.read_raw, number=number, bodies=bodies))
+
+    async def shape(self, now: Now) -> Shape:
+        """Count what waits by destination, age and sender. See ``Spool.shape``."""
+        path = self._opened.database.path
+        return await asyncio.to_thread(read_shape, path, now.utc_us)
 
     async def counts(self) -> dict[str, int]:
         """Return ``messages``, ``recipients``, ``octets`` and counts per state.
@@ -318,25 +363,36 @@ class Shard:
         counts["active"] = len(self._book)
         return counts
 
+    def carry_out(
+        self, order: Order, wanted: QueueFilter, now: Now
+    ) -> AsyncIterator[Handled]:
+        """Do what an operator orders, page by page. See ``Spool.carry_out``."""
+        return self._orders.carry_out(order, wanted, now)
+
+    def give_up(
+        self, wanted: QueueFilter, now: Now, farewell: Farewell
+    ) -> AsyncIterator[Handled]:
+        """Take recipients out with reports about them. See ``Spool.give_up``."""
+        return self._orders.give_up(wanted, now, farewell)
+
     async def retry(self, wanted: QueueFilter, now: Now) -> int:
         """Make matching waiting recipients due now; returns how many messages."""
-        return await self._move(wanted, None, now.utc_us, "")
+        return len(await self._all(self.carry_out(Retry(), wanted, now)))
 
     async def hold(self, wanted: QueueFilter, reason: str) -> int:
         """Keep matching waiting recipients from being tried; returns messages."""
-        return await self._move(wanted, RecipientState.HELD, 0, reason)
+        return len(await self._all(self.carry_out(Hold(reason), wanted, self._clock())))
 
     async def release(self, wanted: QueueFilter, now: Now) -> int:
         """Let matching held and shunted recipients be tried now; returns messages."""
-        return await self._move(wanted, RecipientState.READY, now.utc_us, "")
+        return len(await self._all(self.carry_out(Release(), wanted, now)))
 
     async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
         """Remove matching messages that are not being delivered; returns their ids."""
-        removed: list[QueueId] = []
-        async for locked in self._locked(wanted):
-            await self._act(Remove(tuple(locked)))
-            removed += [QueueId(from_number(number)) for number in locked]
-        return removed
+        return await self._all(self.carry_out(TakeOut(), wanted, self._clock()))
+
+    async def _all(self, handled: AsyncIterator[Handled]) -> list[QueueId]:
+        return [QueueId(each) async for page in handled for each in page.queue_ids]
 
     async def aclose(self) -> None:
         """Finish what is pending, then let go of the shard."""
@@ -420,39 +476,10 @@ class Shard:
             )
         )
 
-    async def _act(self, act: Act) -> Any:
+    async def _do(self, act: Act, new: Sequence[NewMessage] = ()) -> Any:
+        added = [rows.message_rows(message) for message in new]
         future = self._loop.create_future()
-        return await self._change(Change(future, act=act, frees=True))
-
-    async def _move(
-        self, wanted: QueueFilter, to: RecipientState | None, due_us: int, text: str
-    ) -> int:
-        condition = queries.condition(wanted, self._clock().utc_us)
-        moved = 0
-        async for locked in self._locked(wanted):
-            moved += await self._act(Move(tuple(locked), condition, to, due_us, text))
-        return moved
-
-    async def _locked(self, wanted: QueueFilter) -> AsyncIterator[list[int]]:
-        """Yield numbers of matching messages, kept from being leased meanwhile."""
-        condition = queries.condition(wanted, self._clock().utc_us)
-        after: int | None = queries.FIRST
-        while after is not None:
-            found = await self._ask(
-                partial(
-                    queries.numbers_page,
-                    wanted=condition,
-                    after=after,
-                    limit=_CHANGE_PAGE,
-                )
-            )
-            after = found.next_after
-            locked = self._book.lock(found.numbers)
-            try:
-                if locked:
-                    yield locked
-            finally:
-                self._book.unlock(locked)
+        return await self._change(Change(future, new=added, act=act, frees=not added))
 
     def _shunt(self, broken: Sequence[Broken]) -> None:
         """Put aside what a claim could not read; nobody waits for it."""

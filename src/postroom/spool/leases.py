@@ -4,19 +4,23 @@ A lease is never stored. When the process ends all its leases end with it, and t
 recipients are found again by their due times.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from postroom.spool.spool import Fenced, Lease
 
 _Place = tuple[str, int]
 _NONE: set[int] = set()
+_FORGOTTEN_AT_ONCE = 256
+"""Each claim that ends forgets so many at most, so that none takes long."""
 
 
 class LeaseBook:
     """The leases of one shard under one fence.
 
     A claim sees the database of a moment ago. What was given back since it began must
-    not be leased on its word: ``Watch`` keeps note.
+    not be leased on its word. Hundreds of claims may be under way, so what is given
+    back is noted once for all of them, with its turn; a ``Watch`` knows when it began.
     """
 
     def __init__(self, fence: int) -> None:
@@ -25,7 +29,10 @@ class LeaseBook:
         self._settling: dict[int, set[int]] = {}
         self._locked: set[int] = set()
         self._places: dict[_Place, int] = {}
-        self._watches: list[Watch] = []
+        self._turn = 0
+        self._watches: dict[Watch, None] = {}  # in the order they began
+        self._given_back: dict[int, int] = {}  # message: last turn; oldest first
+        self._chosen: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -80,8 +87,7 @@ class LeaseBook:
             self._places[place] = left
         else:
             del self._places[place]
-        for watch in self._watches:
-            watch.given_back.add(number)
+        self._give_back(number)
 
     def held(self, number: int) -> set[int]:
         """Return the numbers of a message's leased recipients; not to be changed.
@@ -96,6 +102,10 @@ class LeaseBook:
             return self._places.get((hop, lane), 0)
         return sum(n for place, n in self._places.items() if place[0] == hop)
 
+    def numbers(self) -> list[int]:
+        """Return the messages that have a leased recipient."""
+        return list(self._held)
+
     def places(self) -> list[tuple[str, int, int]]:
         """Return hop, lane and number of leased recipients, for each that has any."""
         return [(hop, lane, n) for (hop, lane), n in self._places.items()]
@@ -109,19 +119,19 @@ class LeaseBook:
     def unlock(self, numbers: Iterable[int]) -> None:
         """End ``lock``."""
         self._locked.difference_update(numbers)
-        for watch in self._watches:
-            watch.given_back.update(numbers)
+        for number in numbers:
+            self._give_back(number)
 
     def watch(self) -> "Watch":
         """Begin a claim."""
-        watch = Watch(self)
-        self._watches.append(watch)
+        watch = Watch(self, self._turn)
+        self._watches[watch] = None
         return watch
 
     def admit(self, number: int, lease: Lease, watch: "Watch") -> bool:
         """Take a lease found by a claim, unless things changed meanwhile."""
         free = (
-            number not in watch.given_back
+            self._given_back.get(number, -1) < watch.began
             and number not in self._locked
             and self.held(number).isdisjoint(lease.numbers)
         )
@@ -131,30 +141,68 @@ class LeaseBook:
 
     def end_watch(self, watch: "Watch") -> None:
         """End a claim, once its leases are admitted."""
-        self._watches = [other for other in self._watches if other is not watch]
+        del self._watches[watch]
+        for number, numbers in watch.chosen.items():
+            chosen = self._chosen.get(number)
+            if chosen is not None:
+                chosen.difference_update(numbers)
+                if not chosen:
+                    del self._chosen[number]
+        self._forget_given_back()
+
+    def busy(self, number: int) -> set[int]:
+        """Return the recipients of a message that are leased, or soon will be.
+
+        For the reader thread, and as a hint only.
+        """
+        busy, chosen = self.held(number), self._chosen.get(number)
+        return busy | chosen if chosen else busy
+
+    def choose(self, number: int, numbers: Iterable[int]) -> None:
+        """Note what a claim is going to lease; a hint, by the reader thread."""
+        self._chosen.setdefault(number, set()).update(numbers)
+
+    def _give_back(self, number: int) -> None:
+        if self._watches:
+            self._given_back.pop(number, None)  # to the end: it is the newest
+            self._given_back[number] = self._turn
+            self._turn += 1
+
+    def _forget_given_back(self) -> None:
+        """Forget what was given back before the oldest claim under way began."""
+        oldest = next(iter(self._watches), None)
+        if oldest is None:
+            self._given_back.clear()
+            return
+        for number, turn in list(islice(self._given_back.items(), _FORGOTTEN_AT_ONCE)):
+            if turn >= oldest.began:
+                return
+            del self._given_back[number]
 
 
 class Watch:
-    """A claim under way. ``busy`` and ``choose`` are for the reader thread."""
+    """A claim under way. ``busy`` and ``choose`` are for the reader thread.
 
-    def __init__(self, book: LeaseBook) -> None:
+    Attributes:
+        began: the turn of the first that can be given back after its beginning.
+        chosen: what it is going to lease, by message.
+    """
+
+    __slots__ = ("_book", "began", "chosen")
+
+    def __init__(self, book: LeaseBook, began: int) -> None:
         self._book = book
-        self._chosen: dict[int, set[int]] = {}
-        self.given_back: set[int] = set()
-        """Messages of which something was given back since the claim began."""
+        self.began = began
+        self.chosen: dict[int, set[int]] = {}
 
     def busy(self, number: int) -> set[int]:
         """Return the recipients of a message that are leased, or soon will be."""
-        busy = self._book.held(number)
-        for watch in self._book._watches:
-            chosen = watch._chosen.get(number)
-            if chosen:
-                busy = busy | chosen
-        return busy
+        return self._book.busy(number)
 
-    def choose(self, number: int, numbers: Iterable[int]) -> None:
+    def choose(self, number: int, numbers: Sequence[int]) -> None:
         """Keep recipients from being chosen by another claim, too."""
-        self._chosen.setdefault(number, set()).update(numbers)
+        self.chosen.setdefault(number, set()).update(numbers)
+        self._book.choose(number, numbers)
 
 
 def _place(lease: Lease) -> _Place:

@@ -1,4 +1,4 @@
-"""What operators ask: filters turned into SQL, and pages of entries.
+"""What operators ask: pages of entries that match a condition.
 
 Each page looks at a bounded number of messages, so that a rare match in a long queue
 holds nobody up; an empty page is no end.
@@ -6,19 +6,15 @@ holds nobody up; an empty page is no end.
 
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 import msgspec
 
-from postroom.mail.ids import QueueId, from_number, to_number
+from postroom.mail.ids import from_number
 from postroom.spool import statements
-from postroom.spool.rows import Value
-from postroom.spool.spool import (
-    Entry,
-    EntryRecipient,
-    QueueFilter,
-    RecipientState,
-)
+from postroom.spool.conditions import Condition
+from postroom.spool.spool import Entry, EntryRecipient, RecipientState
 
 MESSAGES_LOOKED_AT_MAX = 5_000
 RECIPIENTS_SHOWN_MAX = 1_000
@@ -32,15 +28,6 @@ class Page(msgspec.Struct, frozen=True):
     numbers: Sequence[int]
     entries: Sequence[Entry]
     next_after: int | None
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """A piece of SQL and its values. ``recipients`` alone concerns recipients ``r``."""
-
-    messages: str
-    message_values: tuple[Value, ...]
-    recipients: str
-    recipient_values: tuple[Value, ...]
 
 
 class _EntryRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,62 +55,50 @@ class _RecipientRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     due: int
     last: int
     status_text: str
+    agent: str
+    parent: int
 
 
 _ENTRIES = msgspec.json.Decoder(list[_EntryRow])
+_RECIPIENTS = msgspec.json.Decoder(list[_RecipientRow])
 _NUMBERS = msgspec.json.Decoder(list[int])
 _ENTRY_FIELDS = ", ".join(_EntryRow.__struct_fields__[1:10])
 _SHOWN_FIELDS = ", ".join(_RecipientRow.__struct_fields__)
-
-
-def condition(wanted: QueueFilter, now_us: int) -> Condition:
-    """Turn a filter into SQL."""
-    messages: list[tuple[str, Value]] = []
-    recipients: list[tuple[str, Value]] = []
-    if wanted.queue_id:
-        messages.append(("m.id = ?", to_number(QueueId(wanted.queue_id))))
-    if wanted.sender:
-        found = ("instr(lower(m.sender), ?) > 0", wanted.sender.lower())
-        messages.append(found)
-    if wanted.older_us:
-        messages.append(("m.arrival <= ?", now_us - wanted.older_us))
-    if wanted.larger_octets:
-        messages.append(("m.size > ?", wanted.larger_octets))
-    if wanted.recipient:
-        found = ("instr(lower(r.address), ?) > 0", wanted.recipient.lower())
-        recipients.append(found)
-    if wanted.domain:
-        domain = "@" + wanted.domain.lower().rstrip(".")
-        recipients.append((f"substr(lower(r.address), -{len(domain)}) = ?", domain))
-    if wanted.state:
-        recipients.append(("r.state = ?", RecipientState[wanted.state.upper()]))
-    if wanted.error:
-        found = ("instr(lower(r.status_text), ?) > 0", wanted.error.lower())
-        recipients.append(found)
-    return Condition(
-        " AND ".join(sql for sql, _ in messages) or "1",
-        tuple(value for _, value in messages),
-        " AND ".join(sql for sql, _ in recipients),
-        tuple(value for _, value in recipients),
-    )
 
 
 def numbers_page(
     connection: apsw.Connection, wanted: Condition, after: int, limit: int
 ) -> Page:
     """Return the numbers of matching messages after one, oldest first. Blocks."""
+    window, bound, last = _window(connection, wanted, after)
+    if last is None:
+        return Page((), (), None)
     where, values = _where(wanted)
     sql = (
         "SELECT CAST(json_group_array(id) AS BLOB) FROM"
-        f" (SELECT id FROM messages AS m WHERE m.id > ? AND m.id <= ?{where}"
+        f" (SELECT id FROM messages AS m WHERE {window}{where}"
         " ORDER BY m.id LIMIT ?)"
     )
-    last = _last_looked_at(connection, after)
-    if last is None:
-        return Page((), (), None)
-    packed = connection.execute(sql, (after, last, *values, limit)).get
+    # What only Python can judge is judged over the whole window.
+    most = MESSAGES_LOOKED_AT_MAX if wanted.id_parts else limit
+    packed = connection.execute(sql, (*bound, *values, most)).get
     numbers = _NUMBERS.decode(packed)
+    if wanted.id_parts:
+        numbers = [n for n in numbers if wanted.means(str(from_number(n)))][:limit]
     return Page(numbers, (), numbers[-1] if len(numbers) == limit else last)
+
+
+def _window(
+    connection: apsw.Connection, wanted: Condition, after: int
+) -> tuple[str, tuple[Any, ...], int | None]:
+    """Return which messages are to be looked at, and the last; None: there is none."""
+    if wanted.numbers is None:
+        last = _last_looked_at(connection, after)
+        return "m.id > ? AND m.id <= ?", (after, last), last
+    named = [number for number in wanted.numbers if number > after]
+    if not named:
+        return "", (), None
+    return "m.id IN carray(?)", (statements.numbers(named),), named[-1]
 
 
 def entries_page(
@@ -177,8 +152,24 @@ def _damaged(number: int, shard: int, reason: str) -> Entry:
     )
 
 
-def _where(wanted: Condition) -> tuple[str, tuple[Value, ...]]:
-    where = f" AND {wanted.messages}"
+def recipients_page(
+    connection: apsw.Connection, number: int, after: int, limit: int
+) -> Sequence[EntryRecipient]:
+    """Return recipients of one message after one of them, by number. Blocks."""
+    sql = (
+        f"SELECT CAST(json_group_array(json_array({_SHOWN_FIELDS})) AS BLOB) FROM"
+        f" (SELECT {_SHOWN_FIELDS} FROM recipients WHERE message = ? AND number > ?"
+        " ORDER BY number LIMIT ?)"
+    )
+    packed = connection.execute(sql, (number, after, limit)).get
+    try:
+        return [_recipient(row) for row in _RECIPIENTS.decode(packed)]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return []  # damaged: as far as it can be told, the entry tells it
+
+
+def _where(wanted: Condition) -> tuple[str, tuple[Any, ...]]:
+    where = f" AND {wanted.messages}" if wanted.messages else ""
     if wanted.recipients:
         where += (
             " AND EXISTS(SELECT 1 FROM recipients AS r"
@@ -223,4 +214,6 @@ def _recipient(row: _RecipientRow) -> EntryRecipient:
         last_us=row.last,
         status_text=row.status_text,
         active=False,
+        agent=row.agent,
+        parent=row.parent,
     )

@@ -13,9 +13,9 @@ A message is gone when its last recipient is.
 """
 
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -25,6 +25,11 @@ from postroom.mail.ids import QueueId
 from postroom.mail.message import Body, Edit, Message
 from postroom.mail.now import Now
 from postroom.mail.route import Route
+from postroom.spool.selection import HELD_BY, QueueFilter
+
+if TYPE_CHECKING:
+    from postroom.spool.kept import Kept
+    from postroom.spool.shape import Shape
 
 
 class SpoolError(Exception):
@@ -133,25 +138,49 @@ class DueHop(msgspec.Struct, frozen=True, gc=False):
     due_us: int
 
 
-class QueueFilter(msgspec.Struct, frozen=True):
-    """Which entries an operator means; empty fields match all, all given must match.
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Keep what waits from being tried; ``text`` is the reason to show."""
 
-    ``sender`` and ``recipient`` match as substrings without regard to case, as
-    sendmail's ``-qS`` and ``-qR`` do; ``domain`` is a recipient's whole domain.
+    text: str
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """Let what is held or put aside be tried now."""
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry"):
+    """Make what waits due now; what is held or put aside only if its state is named."""
+
+
+class Requeue(msgspec.Struct, frozen=True, tag="requeue"):
+    """Expand and route what waits anew; the rest only if its state is named."""
+
+
+class TakeOut(msgspec.Struct, frozen=True, tag="remove"):
+    """Remove whole messages for good; nobody is told."""
+
+
+Order = Hold | Release | Retry | Requeue | TakeOut
+"""What an operator may want done with messages."""
+
+
+class Handled(msgspec.Struct, frozen=True):
+    """What came of an order, for some of the messages that were meant.
+
+    ``queue_ids`` are done; ``busy`` are being delivered just now, and ``unreadable``
+    cannot be read: both were left alone.
     """
 
-    queue_id: str = ""
-    sender: str = ""
-    recipient: str = ""
-    domain: str = ""
-    state: str = ""
-    error: str = ""
-    older_us: int = 0
-    larger_octets: int = 0
+    queue_ids: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 class EntryRecipient(msgspec.Struct, frozen=True):
-    """One recipient as an operator sees it."""
+    """One recipient as an operator sees it.
+
+    ``parent`` is the number of the alias it came from, -1 for one of the message.
+    """
 
     number: int
     address: str
@@ -163,6 +192,13 @@ class EntryRecipient(msgspec.Struct, frozen=True):
     last_us: int
     status_text: str
     active: bool
+    agent: str = ""
+    parent: int = -1
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether a policy holds it, and not an operator."""
+        return self.state == "held" and not self.status_text.startswith(HELD_BY)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -299,6 +335,51 @@ class Spool(Protocol):
     async def counts(self) -> dict[str, int]:
         """Return ``messages``, ``recipients``, ``octets`` and counts per state."""
 
+    def carry_out(
+        self, order: Order, wanted: QueueFilter, now: Now
+    ) -> AsyncIterator[Handled]:
+        """Do what an operator orders to matching messages; yields after each page.
+
+        ``Hold``, ``Release``, ``Retry`` and ``Requeue`` concern matching recipients,
+        ``TakeOut`` whole messages.
+
+        Raises:
+            SpoolError: it could not be done; the pages before were.
+        """
+
+    def give_up(
+        self,
+        wanted: QueueFilter,
+        now: Now,
+        farewell: Callable[[Lease, Sequence[str]], Awaitable[Sequence[NewMessage]]],
+    ) -> AsyncIterator[Handled]:
+        """Take matching recipients of any state out, with reports about them.
+
+        ``farewell`` is given the recipients of one message, and why each waited; the
+        reports it makes are queued in the transaction that takes the recipients out.
+
+        Raises:
+            SpoolError: it could not be done; the messages before were.
+        """
+
+    async def recipients(
+        self, queue_id: QueueId, after: int, limit: int
+    ) -> Sequence[EntryRecipient]:
+        """Return recipients of a message behind number ``after``, in order."""
+
+    async def kept(self, queue_id: QueueId) -> "Kept | None":
+        """Return a message with its content, None if it is not here.
+
+        Raises:
+            SpoolError: it is here and cannot be read.
+        """
+
+    async def raw(self, queue_id: QueueId) -> Message | None:
+        """Return the stored octets of a message, readable or not, without edits."""
+
+    async def shape(self, now: Now) -> "Shape":
+        """Count exactly what waits, by destination and age, and by sender's domain."""
+
     async def retry(self, wanted: QueueFilter, now: Now) -> int:
         """Make matching waiting recipients due now; returns how many messages."""
 
@@ -326,15 +407,22 @@ __all__ = [
     "Entry",
     "EntryRecipient",
     "Fenced",
+    "Handled",
+    "Hold",
     "InHand",
     "Lease",
     "NewMessage",
     "NewRecipient",
+    "Order",
     "QueueFilter",
     "RecipientState",
+    "Release",
+    "Requeue",
+    "Retry",
     "Settle",
     "Spool",
     "SpoolError",
     "SpoolFull",
+    "TakeOut",
     "disk_error",
 ]

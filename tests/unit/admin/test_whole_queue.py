@@ -94,13 +94,13 @@ async def test_lists_all_in_order_of_arrival(site: Site) -> None:
 async def test_finds_one_wherever_it_lies(site: Site) -> None:
     async with site.whole() as whole:
         for queue_id in site.ids:
-            assert await listed(whole, QueueFilter(queue_id=queue_id)) == [queue_id]
+            assert await listed(whole, QueueFilter(queue_ids=(queue_id,))) == [queue_id]
 
 
 async def test_removes_live_and_offline_and_says_who(site: Site) -> None:
     async with site.whole() as whole:
-        gone = await whole.remove(QueueFilter(sender="s1@"))
-        gone += await whole.remove(QueueFilter(sender="s2@"))
+        gone = await whole.remove(QueueFilter(senders=("s1@",)))
+        gone += await whole.remove(QueueFilter(senders=("s2@",)))
         assert gone == site.ids[1:3]
     async with site.whole() as whole:
         assert await listed(whole) == [site.ids[0], *site.ids[3:]]

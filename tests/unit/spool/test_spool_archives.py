@@ -52,7 +52,7 @@ async def test_an_archived_spool_is_delivered(archive: Path) -> None:
         "shunted": 0,
         "active": 0,
     }
-    assert await shard.release(QueueFilter(state="held"), clock()) == 1
+    assert await shard.release(QueueFilter(states=("held",)), clock()) == 1
     found = await claim_all(shard)
     assert sorted(found) == sorted(
         [

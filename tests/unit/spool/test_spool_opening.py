@@ -226,7 +226,7 @@ class TestInHand:
         [event] = events
         assert isinstance(event, MessageShunted)
         assert event.queue_id == guilty.queue_id
-        assert await shard.release(QueueFilter(state="shunted"), read_now()) == 1
+        assert await shard.release(QueueFilter(states=("shunted",)), read_now()) == 1
         await shard.aclose()
 
     async def test_the_suspects_of_two_crashes_go_one_at_a_time(
