@@ -7,14 +7,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ONCE   ?=
+# The order of the tests: mixed, but the same every time; make test SEED=2 for another.
+SEED   ?= 5321
+ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit format corpus bench clean setup
+.PHONY: run test check unit search format corpus crash bench clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(ORDER)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -23,7 +26,11 @@ check: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "not whole"
+	$(BIN)/python -m pytest -n 2 $(ORDER) -m "not whole"
+
+# Looks for counter-examples to the properties: many new ones each time.
+search: $(READY)
+	POSTROOM_EXAMPLES=search $(BIN)/python -m pytest -n 2 --timeout 1800 tests/property
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -59,6 +66,11 @@ $(READY): requirements.lock pyproject.toml $(addprefix bin/,$(COMMANDS))
 		sed '1s|^#!python|#!$(abspath $(BIN))/python|' bin/$$command >$(BIN)/$$command && \
 		chmod 755 $(BIN)/$$command || exit 1; done
 	@touch $@
+
+# Real servers, killed again and again under load; nothing acknowledged may be missing.
+# CRASH="--kills 20 --seed 7" for less, or for the same once more.
+crash: $(READY)
+	$(BIN)/python -m postroom.testing.killing $(CRASH)
 
 clean:
 	rm -rf $(VENV) .demo .demo-root .bench .corpus .mypy_cache .ruff_cache .pytest_cache
