@@ -5,12 +5,13 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from random import Random  # noqa: TID251 - seeded
+from random import SystemRandom  # noqa: TID251 - the seed is printed
 
 import pytest
 
 from postroom.testing.caller import Caller
 from postroom.testing.host import Host
+from postroom.testing.killing import Killing, killed_host
 from postroom.testing.ledger import (
     Ledger,
     Load,
@@ -94,45 +95,18 @@ def test_killed_within_a_delivery(world: World, crashing: Host) -> None:
     until("an empty queue", lambda: not entries_of(crashing), crashing)
 
 
-def test_killed_at_random(world: World, crashing: Host) -> None:
-    """Twenty kills while four clients hand in mail without a pause."""
-    ledger, random = Ledger("kill"), Random(20)
-    asyncio.run(_load_and_kill(world, crashing, ledger, random))
-    assert len(ledger.promised) >= 40
-    await_others(crashing, [])
-    # What had bad luck three times was put aside, as if it had been the culprit; what
-    # had it twice is tried alone, a second after the one before.
-    crashing.run("postroom", "queue", "retry", "--state", "shunted")
-    crashing.run("postroom", "queue", "retry", "--all")
-    found = audit_at_rest(ledger, {DOMAIN: crashing})
-    # Deliveries to a Maildir recognise their own files: no copy is made twice.
-    assert found.duplicates == 0
-    # Committed, but killed before the reply: the client sent it again.
-    assert found.unasked <= ledger.broken_off
-
-
-async def _load_and_kill(
-    world: World, host: Host, ledger: Ledger, random: Random
-) -> None:
-    load = Load(ledger, world.ip(7), world.smtp_port, f"client@{DOMAIN}")
-    ids = iter(range(1_000_000))
-    ended = False
-
-    async def client() -> None:
-        while not ended:
-            batch = [f"kill{next(ids)}" for _ in range(20)]
-            await load.send(batch, [*BETTY, f"joe@{DOMAIN}"], clients=1)
-
-    clients = [asyncio.create_task(client()) for _ in range(4)]
-    for _ in range(20):
-        enough, pids = len(ledger.promised) + random.randrange(60), list[int]()
-        async with asyncio.timeout(30):
-            while len(ledger.promised) <= enough or not pids:
-                await asyncio.sleep(0.005)
-                pids = workers_of(host)
-        os.kill(random.choice(pids), signal.SIGKILL)
-    ended = True
-    await asyncio.gather(*clients)
+@pytest.mark.timeout(300)
+def test_killed_at_random(world: World) -> None:
+    """Twenty kills of workers and supervisors while clients hand in mail."""
+    seed = int(os.environ.get("POSTROOM_TEST_SEED", SystemRandom().randrange(10**6)))
+    print(f"POSTROOM_TEST_SEED={seed}")
+    with killed_host(world) as host:
+        figures = asyncio.run(Killing(host, world, seed).run(20))
+        print(figures.to_text())
+        assert figures.why == []
+        assert figures.kills["supervisor"] == 4
+        assert figures.promises >= 100
+        assert host.stop() == 0
 
 
 POISON = """

@@ -3,7 +3,8 @@
 A reload builds a whole new generation and swaps it in by one assignment; sessions and
 attempts keep theirs. When told to drain, or when its supervisor is gone, the worker
 stops accepting, finishes what is in hand and ends with 0. It ends with 78 when its
-configuration cannot be put in force, with 75 when its shard cannot be had.
+configuration cannot be put in force, with 75 when its shard cannot be had: one that a
+worker of a killed server still holds is waited for.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from postroom.admin.link import (
     ToWorker,
     open_link,
 )
+from postroom.app.adoption import Adoption
 from postroom.app.assembly import Built, Ground, build, retire, unchangeable
 from postroom.app.errands import Office
 from postroom.auth.throttle import Busy, Ok, PasswordChecks, threads_for
@@ -44,7 +46,7 @@ from postroom.limits.shared import SharedCounters
 from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueIds
 from postroom.mailbox.stores import open_store
-from postroom.net.clock import read_now, zone_offset_s
+from postroom.net.clock import read_mono_us, read_now, zone_offset_s
 from postroom.net.listener import Handler, Listener, listen
 from postroom.observe.events import AnyEvent, Lifecycle
 from postroom.observe.metrics import Metrics
@@ -67,7 +69,7 @@ from postroom.services.retrieve import (
 from postroom.services.submit import LocalSubmitter
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import open_shard
-from postroom.spool.lock import adoptable_shards
+from postroom.spool.lock import SpoolLocked
 from postroom.spool.spool import SpoolError
 
 EX_CONFIG = 78
@@ -77,8 +79,8 @@ SWITCH_INTERVAL_S = 0.0005
 BACKLOG = 1024
 WATCH_S = 2.0
 """How often users and tables are looked at for changes."""
-ADOPT_S = 30.0
-"""How often shards without a worker are looked for."""
+LOCKED_PAUSE_S = 0.1
+"""How often a shard that a former worker still has is tried."""
 DELIVERY_THREADS = 4
 DRAIN_SHARE = 0.9
 """How much of ``drain_s_max`` goes to what is in hand; the rest is for closing."""
@@ -99,6 +101,10 @@ def run_worker(job: Job) -> int:
     except (SpoolError, OSError) as error:
         print(f"postroom: worker {job.worker}: {error}", file=sys.stderr)
         return EX_TEMPFAIL
+
+
+class _Unwanted(Exception):
+    """Told to end before having begun."""
 
 
 class _Worker:
@@ -132,8 +138,13 @@ class _Worker:
         return 0
 
     async def _serve(self) -> None:
-        await self._open()
         link = await open_link(self._job) if self._job.link_fd >= 0 else None
+        if link is not None:
+            self._keep(self._obey(link))
+        try:
+            await self._open()
+        except _Unwanted:
+            return
         control = await serve_control(
             control_path(self._config.run_directory, self._job.worker),
             self._office.handlers(self.emit),
@@ -141,16 +152,15 @@ class _Worker:
         )
         await self._listen()
         self._keep(self._watch())
-        self._keep(self._adopt())
+        adopting = self._keep(self._adoption().run(self._draining))
         self._keep(self._drop.run())
         gc.collect()
         gc.freeze()  # what lives from here on is not looked at again and again
         gc.set_threshold(20_000, 20, 50)
         if link is not None:
             link.ready()
-            self._keep(self._obey(link))
         await self._draining.wait()
-        await self._drain(control)
+        await self._drain(control, adopting)
         if link is not None:
             link.close()
 
@@ -175,7 +185,7 @@ class _Worker:
         self._built = await asyncio.to_thread(
             build, job.generation, config, ground, None
         )
-        line = await self._open_line(job.shard)
+        line = await self._open_own_line()
         tools = Tools(
             shop=line.shop,
             acceptor=Acceptor(line.shop, line.dispatcher),
@@ -229,6 +239,32 @@ class _Worker:
             clock=read_now,
             default_domain=config.mailbox.default_domain or config.hostname,
         )
+
+    async def _open_own_line(self) -> Line:
+        """Open our shard, once a worker of a killed server has let go of it.
+
+        Raises:
+            SpoolError: it cannot be had.
+            _Unwanted: told to end while waiting.
+        """
+        patience_us = self._config.process.bind_timeout
+        until_us = read_mono_us() + patience_us
+        is_told = False
+        while True:
+            try:
+                return await self._open_line(self._job.shard)
+            except SpoolLocked as error:
+                if read_mono_us() >= until_us:
+                    raise
+                if not is_told:
+                    is_told = True
+                    self._tell(f"worker {self._job.worker} waits: {error}", "info")
+            try:
+                async with asyncio.timeout(LOCKED_PAUSE_S):
+                    await self._draining.wait()
+            except TimeoutError:
+                continue
+            raise _Unwanted
 
     async def _open_line(self, number: int) -> Line:
         config = self._config
@@ -306,16 +342,12 @@ class _Worker:
             for problem in table.reload()
         ]
 
-    async def _adopt(self) -> None:
-        """Empty shards whose worker is no longer there."""
-        directory, workers = self._config.spool.directory, max(1, self._job.workers)
-        while True:
-            with suppress(SpoolError, OSError):  # another was quicker; or try later
-                for number in await asyncio.to_thread(adoptable_shards, directory):
-                    if number >= workers and number % workers == self._job.worker:
-                        await self._open_line(number)
-                        self._tell(f"adopted shard {number}", "info")
-            await asyncio.sleep(ADOPT_S)
+    def _adoption(self) -> Adoption:
+        directory, job = self._config.spool.directory, self._job
+        workers = max(1, job.workers)
+        return Adoption(
+            directory, job.worker, workers, self._lines, self._open_line, self._tell
+        )
 
     # The supervisor's wishes
 
@@ -369,12 +401,15 @@ class _Worker:
 
     # The end
 
-    async def _drain(self, control: ControlServer) -> None:
+    async def _drain(
+        self, control: ControlServer, adopting: asyncio.Task[None]
+    ) -> None:
         """End sessions and attempts, both within ``drain_s_max``, then let go."""
         seconds = self._config.process.drain_s_max * DRAIN_SHARE
         for listener in self._listeners:
             listener.close()  # a successor may be waiting for the address
             listener.interrupt()
+        await asyncio.wait([adopting])  # it opens and closes no more shards
         sessions = asyncio.gather(*(one.drained() for one in self._listeners))
         attempts = asyncio.gather(
             *(line.dispatcher.drain(seconds) for line in self._lines)
@@ -394,10 +429,11 @@ class _Worker:
         await self._built.aclose()
         self._pool.shutdown()
 
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
+    def _keep(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

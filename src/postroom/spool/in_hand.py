@@ -34,8 +34,7 @@ class InHand:
 
     def left_behind(self) -> list[int]:
         """Return the numbers of the messages that the last holder had in hand."""
-        found = _NUMBER.iter_unpack(self._map[:])
-        return sorted({number for (number,) in found if number > 0})
+        return sorted(set(numbers_in(self._map[:])))
 
     def forget(self) -> None:
         """Clear what the last holder left, once it is recorded elsewhere."""
@@ -62,3 +61,8 @@ class InHand:
         """Let go of the file; nothing is in hand any more."""
         self.forget()
         self._map.close()
+
+
+def numbers_in(octets: bytes) -> list[int]:
+    """Return the numbers in such a file, one for each attempt under way."""
+    return [number for (number,) in _NUMBER.iter_unpack(octets) if number > 0]

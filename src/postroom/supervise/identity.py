@@ -4,6 +4,7 @@ Workers never run as root: started as root the supervisor needs a user to change
 started as anyone else it stays that.
 """
 
+import ctypes
 import grp
 import os
 import pwd
@@ -13,6 +14,9 @@ from pathlib import Path
 import msgspec
 
 from postroom.admin.settings import ProcessSettings
+
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+"""From the kernel's linux/prctl.h."""
 
 
 class IdentityError(Exception):
@@ -66,6 +70,15 @@ def become(run_as: RunAs | None) -> None:
         os.setgroups(run_as.groups)
         os.setgid(run_as.gid)
         os.setuid(run_as.uid)
+
+
+def give_up_capabilities() -> None:
+    """Let no program that we start inherit the right to bind low ports.
+
+    Started as an ordinary user with ambient capabilities, as systemd does, the
+    supervisor keeps them to itself; where there are none, nothing changes.
+    """
+    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 def raise_file_limit() -> int:

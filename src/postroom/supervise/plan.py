@@ -23,6 +23,8 @@ class Listen(msgspec.Struct, frozen=True):
     @property
     def address(self) -> str:
         """The address as people write it: ``127.0.0.1:25``, ``[::1]:25``."""
+        if not self.port:  # a Unix socket's path
+            return self.ip
         ip = f"[{self.ip}]" if ":" in self.ip else self.ip
         return f"{ip}:{self.port}"
 

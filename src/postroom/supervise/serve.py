@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
+from typing import NamedTuple
 
 from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import Lifecycle
@@ -17,14 +18,22 @@ from postroom.supervise.identity import (
     RunAs,
     become,
     choose_identity,
+    give_up_capabilities,
     make_directory,
     raise_file_limit,
 )
-from postroom.supervise.lock import AlreadyRunning, take_lock
+from postroom.supervise.lock import AlreadyRunning, WorkersLock, take_lock
 from postroom.supervise.plan import PLAN_ERRORS, LoadPlan, Plan
 from postroom.supervise.single import RunWorker, run_single
-from postroom.supervise.sockets import BindError, bind_all
-from postroom.supervise.supervisor import Supervisor
+from postroom.supervise.sockets import BindError, Bound, bind_all
+from postroom.supervise.supervisor import Means, Supervisor
+from postroom.supervise.systemd import (
+    Notifier,
+    Passed,
+    PassedError,
+    notifier_from,
+    take_sockets,
+)
 
 WORKER_COMMAND = (sys.executable, "-m", "postroom.app")
 
@@ -46,20 +55,19 @@ def serve(
         command: the program of workers, else.
     """
     os.umask(0o077)
+    notifier = notifier_from(os.environ, os.getpid())
     try:
+        passed = take_sockets(os.environ, os.getpid())
         plan = load()
         run_as = choose_identity(plan.process, os.geteuid())
     except (*PLAN_ERRORS, IdentityError) as error:
         code = EX_NOPERM if isinstance(error, IdentityError) else EX_CONFIG
         return _refuse(error, code)
+    except PassedError as error:
+        return _refuse(error, EX_UNAVAILABLE)
     raise_file_limit()
     try:
-        make_directory(plan.spool_directory, 0o700, run_as)
-        make_directory(plan.run_directory, 0o755, run_as)
-        if plan.drop_directory:  # anybody may leave a file, nobody else may list it
-            make_directory(plan.drop_directory, 0o3733, run_as)
-        if plan.mailbox_directory and run_as is not None:  # else workers make it
-            make_directory(plan.mailbox_directory, 0o700, run_as)
+        _make_directories(plan, run_as)
         lock = take_lock(plan.spool_directory)
         log = _Log(plan, run_as)
     except AlreadyRunning as error:
@@ -67,30 +75,77 @@ def serve(
     except OSError as error:
         return _refuse(error, EX_CANTCREAT)
     try:
-        sockets = asyncio.run(
-            bind_all(
-                plan.listens,
-                plan.run_directory,
-                plan.process.bind_timeout,
-                plan.workers,
-            )
-        )
-        where = ", ".join(f"{one.service} {one.address}" for one in plan.listens)
-        log.tell(f"starting: {plan.workers} workers, {where}")
-        try:
-            if plan.workers == 0:
-                become(run_as)
-                return run_single(plan, load, sockets, run_worker, log)
-            supervisor = Supervisor(plan, load, sockets, run_as, command, log)
-            return asyncio.run(supervisor.run())
-        finally:
-            for bound in sockets:
-                bound.close()
+        start = _Start(plan, load, run_as, log, notifier)
+        return start.run(passed, run_worker, command)
     except BindError as error:
         return _refuse(error, EX_UNAVAILABLE)
     finally:
+        notifier.close()
         log.close()
         lock.release()
+
+
+class _Start(NamedTuple):
+    """A server that nothing stands in the way of but its addresses."""
+
+    plan: Plan
+    load: LoadPlan
+    run_as: RunAs | None
+    log: "_Log"
+    notifier: Notifier
+
+    def run(
+        self, passed: list[Passed], run_worker: RunWorker, command: tuple[str, ...]
+    ) -> int:
+        plan, log = self.plan, self.log
+        workers = WorkersLock(plan.spool_directory)
+        sockets = asyncio.run(bind_all(plan, passed, workers.is_held))
+        try:
+            give_up_capabilities()
+            log.tell(f"starting: {plan.workers} workers, {_where(sockets)}")
+            for hint in _hints(sockets, plan.workers):
+                log.tell(hint)
+            means = Means(sockets, command, self.run_as, log, self.notifier)
+            if plan.workers == 0:
+                become(self.run_as)
+                return run_single(plan, self.load, means, run_worker)
+            means = means._replace(workers_fd=workers.hold())
+            supervisor = Supervisor(plan, self.load, means)
+            return asyncio.run(supervisor.run())
+        finally:
+            workers.close()
+            for bound in sockets:
+                bound.close()
+
+
+def _make_directories(plan: Plan, run_as: RunAs | None) -> None:
+    make_directory(plan.spool_directory, 0o700, run_as)
+    make_directory(plan.run_directory, 0o755, run_as)
+    if plan.drop_directory:  # anybody may leave a file, nobody else may list it
+        make_directory(plan.drop_directory, 0o3733, run_as)
+    if plan.mailbox_directory and run_as is not None:  # else workers make it
+        make_directory(plan.mailbox_directory, 0o700, run_as)
+
+
+def _where(sockets: list[Bound]) -> str:
+    """Say what is served where, but for the submission socket."""
+    return ", ".join(
+        f"{one.listen.service} {one.listen.address}"
+        + (" (bound by systemd)" if one.is_passed else "")
+        for one in sockets
+        if one.listen.port
+    )
+
+
+def _hints(sockets: list[Bound], workers: int) -> list[str]:
+    """Say where workers share a socket, which deals out connections unevenly."""
+    return [
+        f"{one.listen.address}: {len(one.sockets)} passed for {workers} workers, who "
+        f"share: for an even load let the socket unit name it {workers} times, with "
+        "ReusePort=yes"
+        for one in sockets
+        if one.is_passed and one.listen.port and len(one.sockets) < workers
+    ]
 
 
 class _Log:

@@ -9,13 +9,14 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 
 from postroom.admin.link import (
     Cannot,
     Commit,
     Drain,
+    Heartbeat,
     Job,
     ListenFd,
     Prepare,
@@ -26,29 +27,32 @@ from postroom.admin.link import (
     decode_to_supervisor,
     encode_message,
 )
-from postroom.net.clock import read_now
+from postroom.net.clock import read_mono_us, read_now
 from postroom.supervise.plan import (
     PLAN_ERRORS,
     LoadPlan,
     Plan,
     changed_in_place,
 )
-from postroom.supervise.sockets import Bound
-from postroom.supervise.supervisor import Log
+from postroom.supervise.supervisor import REAP_S, Means
 
 RunWorker = Callable[[Job], int]
 """Runs a worker to its end; returns the exit status."""
+
+
+_STATUS = "one process accepts and delivers"
 
 
 class _Orders:
     """The supervisor's part of the link."""
 
     def __init__(
-        self, plan: Plan, load: LoadPlan, log: Log, link: socket.socket
+        self, plan: Plan, load: LoadPlan, means: Means, link: socket.socket
     ) -> None:
         self.plan = plan
         self._load = load
-        self._log = log
+        self._log = means.log
+        self._notifier = means.notifier
         self._link = link
         self._generations = count(read_now().utc_us)
         self._prepared: Plan | None = None
@@ -68,6 +72,8 @@ class _Orders:
                 self._asked.put(ReopenLogs())
             case _:
                 self._asked.put(Drain())
+                seconds = self.plan.process.drain_s_max
+                self._notifier.stopping("stopping", seconds + REAP_S)
 
     def give(self) -> None:
         """Give orders until the last one (a thread)."""
@@ -87,18 +93,21 @@ class _Orders:
         with self._link.makefile("rb") as lines:
             for line in lines:
                 match decode_to_supervisor(line):
+                    case Heartbeat():
+                        self._notifier.alive()
                     case Ready():
                         self._log.tell("ready")
+                        self._notifier.ready(_STATUS)
                     case Prepared(generation):
                         self.plan = self._prepared or self.plan
                         self._asked.put(Commit(generation))
                         self._log.tell("the new configuration is in force")
+                        self._notifier.ready(_STATUS)
                     case Cannot(_, why):
                         self._refuse(why)
-                    case _:
-                        pass
 
     def _reload(self) -> ToWorker | None:
+        self._notifier.reloading(read_mono_us())
         try:
             plan = self._load()
         except PLAN_ERRORS as error:
@@ -111,19 +120,15 @@ class _Orders:
         return Prepare(self.next_generation(), plan.config_text)
 
     def _refuse(self, why: str) -> None:
-        self._log.tell(f"{why}; the configuration in force stays", "error")
+        why += "; the configuration in force stays"
+        self._log.tell(why, "error")
+        self._notifier.ready(why)
 
 
-def run_single(
-    plan: Plan,
-    load: LoadPlan,
-    sockets: Sequence[Bound],
-    run_worker: RunWorker,
-    log: Log,
-) -> int:
+def run_single(plan: Plan, load: LoadPlan, means: Means, run_worker: RunWorker) -> int:
     """Run the worker here until TERM or INT; returns its exit status."""
     ours, theirs = socket.socketpair()
-    orders = _Orders(plan, load, log, ours)
+    orders = _Orders(plan, load, means, ours)
     job = Job(
         worker=0,
         workers=1,
@@ -135,9 +140,10 @@ def run_single(
                 bound.listen.service,
                 bound.listen.name,
                 bound.listen.address,
-                os.dup(bound.of_worker(0).fileno()),
+                os.dup(sock.fileno()),
             )
-            for bound in sockets
+            for bound in means.sockets
+            for sock in bound.sockets
         ),
         link_fd=theirs.detach(),
         heartbeat=plan.process.heartbeat,
@@ -153,4 +159,4 @@ def run_single(
     finally:
         orders.obey(signal.SIGTERM)  # ends the thread that gives orders
         ours.close()
-        log.tell("stopped")
+        means.log.tell("stopped")

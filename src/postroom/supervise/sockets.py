@@ -6,20 +6,24 @@ for each (SO_REUSEPORT), while a shared socket wakes all and lets the first take
 What waits on a dead worker's socket is served by its successor. Addresses that the last
 workers of a killed server still hold are waited for; anyone else's are an error at
 once, which names the address and the remedy.
+
+Sockets that systemd has bound are used in the place of our own. They are dealt out to
+the workers like cards; where there are fewer than workers, some share one.
 """
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from postroom.mail.now import SECOND_US
-from postroom.mail.units import Duration
 from postroom.net.clock import read_mono_us
-from postroom.supervise.plan import Listen
+from postroom.supervise.plan import Listen, Plan
+from postroom.supervise.systemd import Passed
 
 BACKLOG = 4096
 SUBMIT_SOCKET = "submit.sock"
@@ -28,14 +32,20 @@ RETRY_US = SECOND_US // 10
 
 
 class Bound(NamedTuple):
-    """A listener with its sockets: one for each worker, or one that all share."""
+    """A listener with its sockets; ``is_passed`` where systemd made them."""
 
     listen: Listen
     sockets: tuple[socket.socket, ...]
+    is_passed: bool = False
 
-    def of_worker(self, number: int) -> socket.socket:
-        """Return the socket that a worker accepts on."""
-        return self.sockets[number % len(self.sockets)]
+    def of_worker(self, number: int, workers: int) -> tuple[socket.socket, ...]:
+        """Return the sockets that one of so many workers accepts on.
+
+        Each socket is some worker's, or what the kernel deals out to it would wait for
+        ever; each worker has one, if need be one that others have too.
+        """
+        own = self.sockets[number :: max(1, workers)]
+        return own or (self.sockets[number % len(self.sockets)],)
 
     def close(self) -> None:
         """Let go of the address."""
@@ -48,26 +58,72 @@ class BindError(Exception):
 
 
 async def bind_all(
-    listens: Sequence[Listen], run_directory: str, patience: Duration, workers: int = 1
+    plan: Plan,
+    passed: Sequence[Passed] = (),
+    others_live: Callable[[], bool] = lambda: False,
 ) -> list[Bound]:
     """Bind every address, and the submission socket in the run directory.
 
+    Args:
+        plan: says which, and how many workers want one each.
+        passed: what systemd has bound already.
+        others_live: whether workers of a former server may still have an address.
+
     Raises:
-        BindError: one of them cannot be had; none is kept.
+        BindError: one of them cannot be had, or one that was passed has no use; none
+            is kept.
     """
     bound: list[Bound] = []
+    waiting = _Patience(plan, others_live)
     try:
+        listens = [*plan.listens, submit_listen(plan.run_directory)]
+        found = match_passed(listens, passed)
         for listen in listens:
-            sockets = await _bind_patiently(listen, run_directory, patience, workers)
-            bound.append(Bound(listen, sockets))
-        path = str(Path(run_directory) / SUBMIT_SOCKET)
-        submit = Listen(service="submit", name="submit", ip=path, port=0)
-        bound.append(Bound(submit, (bind_unix(path, mode=0o666),)))
+            if listen in found:
+                bound.append(Bound(listen, found[listen], is_passed=True))
+            elif listen.port:
+                bound.append(Bound(listen, await waiting.bind(listen)))
+            else:
+                bound.append(Bound(listen, (bind_unix(listen.ip, mode=0o666),)))
     except BaseException:
         for one in bound:
             one.close()
         raise
     return bound
+
+
+def submit_listen(run_directory: str) -> Listen:
+    """Return where the ``sendmail`` command connects, as a listener."""
+    path = str(Path(run_directory) / SUBMIT_SOCKET)
+    return Listen(service="submit", name="submit", ip=path, port=0)
+
+
+def match_passed(
+    listens: Sequence[Listen], passed: Sequence[Passed]
+) -> dict[Listen, tuple[socket.socket, ...]]:
+    """Find the listener of each socket that systemd has passed, by its address.
+
+    Raises:
+        BindError: the configuration does not listen there.
+    """
+    places = {_place(listen.ip, listen.port): listen for listen in listens}
+    found: dict[Listen, tuple[socket.socket, ...]] = {}
+    for one in passed:
+        listen = places.get(_place(*one.place))
+        if listen is None:
+            known = ", ".join(listen.address for listen in listens if listen.port)
+            raise BindError(
+                f'systemd passed a socket on {one.address} ("{one.name}"), where the '
+                f"configuration does not listen: it names {known or 'no address'}; "
+                "make ListenStream= of the socket unit and [[listen]] the same"
+            )
+        found[listen] = (*found.get(listen, ()), one.sock)
+    return found
+
+
+def _place(ip: str, port: int) -> tuple[str, int]:
+    """Write one address in one way only."""
+    return (ip if not port else ipaddress.ip_address(ip).compressed), port
 
 
 def bind_tcp(listen: Listen, workers: int = 1) -> tuple[socket.socket, ...]:
@@ -125,28 +181,25 @@ def bind_unix(path: str, *, mode: int) -> socket.socket:
     return sock
 
 
-async def _bind_patiently(
-    listen: Listen, run_directory: str, patience: Duration, workers: int
-) -> tuple[socket.socket, ...]:
-    until_us = read_mono_us() + patience
-    while True:
-        try:
-            return bind_tcp(listen, workers)
-        except OSError as error:
-            is_ours = error.errno == errno.EADDRINUSE and _old_workers(run_directory)
-            if not is_ours or read_mono_us() >= until_us:
-                raise BindError(_explain(listen, error)) from error
-        await asyncio.sleep(RETRY_US / SECOND_US)
+class _Patience(NamedTuple):
+    """Binds addresses that the last workers of a killed server may still have."""
 
+    plan: Plan
+    others_live: Callable[[], bool]
 
-def _old_workers(run_directory: str) -> bool:
-    """Whether workers of a former server still answer on their control sockets."""
-    for path in Path(run_directory).glob("worker-*.sock"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(str(path)) == 0:
-                return True
-    return False
+    async def bind(self, listen: Listen) -> tuple[socket.socket, ...]:
+        until_us = read_mono_us() + self.plan.process.bind_timeout
+        is_theirs = True
+        while True:
+            try:
+                return bind_tcp(listen, self.plan.workers)
+            except OSError as error:
+                # Once more after the last was seen: it may just have ended.
+                may_end = error.errno == errno.EADDRINUSE and is_theirs
+                if not may_end or read_mono_us() >= until_us:
+                    raise BindError(_explain(listen, error)) from error
+            is_theirs = self.others_live()
+            await asyncio.sleep(RETRY_US / SECOND_US)
 
 
 def _explain(listen: Listen, error: OSError) -> str:

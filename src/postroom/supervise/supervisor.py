@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Sequence
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from postroom.admin.link import (
     Abort,
@@ -28,7 +28,7 @@ from postroom.admin.link import (
 )
 from postroom.limits.shared import SharedCounters, map_octets, prepare_map
 from postroom.mail.now import SECOND_US
-from postroom.net.clock import read_now
+from postroom.net.clock import read_mono_us, read_now
 from postroom.supervise.identity import RunAs
 from postroom.supervise.plan import (
     PLAN_ERRORS,
@@ -37,6 +37,7 @@ from postroom.supervise.plan import (
     changed_in_place,
 )
 from postroom.supervise.sockets import Bound
+from postroom.supervise.systemd import Notifier
 from postroom.supervise.worker import Ended, Worker, start_worker
 
 
@@ -53,8 +54,30 @@ class Log(Protocol):
 EX_CONFIG = 78
 EX_OSERR = 71
 BACKOFF_FIRST_US = SECOND_US // 4
+REAP_S = 10
+"""How long killed workers may take to be gone."""
 STEADY_US = 60 * SECOND_US
 """A worker that lived this long is not counted as crashing in a row."""
+
+
+class Means(NamedTuple):
+    """What a supervisor works with, for life.
+
+    Attributes:
+        sockets: the bound listening sockets.
+        command: the worker program.
+        run_as: the workers' identity, None for our own.
+        log: is told what happens.
+        notifier: is told how we are.
+        workers_fd: the locked file that every worker holds; -1 for none.
+    """
+
+    sockets: Sequence[Bound]
+    command: tuple[str, ...]
+    run_as: RunAs | None
+    log: Log
+    notifier: Notifier
+    workers_fd: int = -1
 
 
 class Supervisor:
@@ -63,28 +86,19 @@ class Supervisor:
     Args:
         plan: the configuration in force.
         load: reads the configuration anew, for HUP.
-        sockets: the bound listening sockets.
-        run_as: the workers' identity, None for our own.
-        command: the worker program.
-        log: is told what happens.
+        means: all else that it needs.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        load: LoadPlan,
-        sockets: Sequence[Bound],
-        run_as: RunAs | None,
-        command: tuple[str, ...],
-        log: Log,
-    ) -> None:
+    def __init__(self, plan: Plan, load: LoadPlan, means: Means) -> None:
         self._plan = plan
         self._load = load
-        self._sockets = sockets
-        self._run_as = run_as
-        self._command = command
-        self._log = log
-        self._tell = log.tell
+        self._sockets = means.sockets
+        self._run_as = means.run_as
+        self._command = means.command
+        self._log = means.log
+        self._tell = means.log.tell
+        self._notifier = means.notifier
+        self._workers_fd = means.workers_fd
         self._workers: dict[int, Worker] = {}
         self._generations = count(read_now().utc_us)
         self._counters_fd, self._counters = _make_counters(plan.workers)
@@ -102,9 +116,11 @@ class Supervisor:
             loop.add_signal_handler(ending, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
+        pings = loop.create_task(self._ping())
         async with asyncio.TaskGroup() as keepers:
             for number in range(self._plan.workers):
                 keepers.create_task(self._keep(number))
+        pings.cancel()
         if self._swapping is not None:
             self._swapping.cancel()
             await asyncio.wait([self._swapping])
@@ -119,7 +135,9 @@ class Supervisor:
             self._kill_all("told to stop at once")
             return
         seconds = self._plan.process.drain_s_max
-        self._tell(f"stopping: workers have {seconds} s to finish")
+        what = f"stopping: workers have {seconds} s to finish"
+        self._tell(what)
+        self._notifier.stopping(what, seconds + REAP_S)
         self._stopping.set()
         self._send_all(Drain())
         loop = asyncio.get_running_loop()
@@ -150,6 +168,7 @@ class Supervisor:
                     self._job(number, crashes),
                     self._plan.process,
                     self._run_as,
+                    self._workers_fd,
                 )
             except OSError as error:
                 self._give_up(f"cannot start a worker{self._as_whom()}: {error}")
@@ -176,6 +195,7 @@ class Supervisor:
             self._plan.process.restart_wait_max,
         )
         self._tell(f"{who}; starting it anew in {wait_us / SECOND_US:.3g} s", "error")
+        self._tell_status()
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping], timeout=wait_us / SECOND_US)
         stopping.cancel()
@@ -189,6 +209,8 @@ class Supervisor:
                 if self._is_complete() and not self._ready.is_set():
                     self._ready.set()
                     self._tell("ready")
+                    self._notifier.ready(self._status())
+                self._tell_status()
             case Prepared():
                 self._answer(worker.number, "")
             case Cannot():
@@ -208,9 +230,10 @@ class Supervisor:
                     service=bound.listen.service,
                     name=bound.listen.name,
                     address=bound.listen.address,
-                    fd=bound.of_worker(number).fileno(),
+                    fd=sock.fileno(),
                 )
                 for bound in self._sockets
+                for sock in bound.of_worker(number, self._plan.workers)
             ),
             counters_fd=self._counters_fd,
             heartbeat=self._plan.process.heartbeat,
@@ -222,10 +245,13 @@ class Supervisor:
     async def _swap(self) -> None:
         while True:
             self._swap_again = False
+            self._notifier.reloading(read_mono_us())
             why = await self._try_swap()
             if why:
-                self._tell(f"{why}; the configuration in force stays", "error")
+                why += "; the configuration in force stays"
+                self._tell(why, "error")
             if not self._swap_again:
+                self._notifier.ready(why or self._status())
                 return
 
     async def _try_swap(self) -> str:
@@ -263,6 +289,36 @@ class Supervisor:
         answer = self._answers.get(number)
         if answer is not None and not answer.done():
             answer.set_result(why)
+
+    # How we are
+
+    async def _ping(self) -> None:
+        """Tell systemd that we live, as long as no worker hangs."""
+        while self._notifier.ping_us:
+            if self._is_well():
+                self._notifier.alive()
+            await asyncio.sleep(self._notifier.ping_us / SECOND_US)
+
+    def _is_well(self) -> bool:
+        """Whether what runs does its work.
+
+        A worker that has died is no reason for systemd to step in: it is being started
+        anew. One that hangs is, until it has been killed and reaped; so are none.
+        """
+        if not self._ready.is_set() or self._stopping.is_set():
+            return True
+        workers = self._workers.values()
+        if any(worker.is_overdue for worker in workers):
+            return False
+        return any(worker.is_ready for worker in workers)
+
+    def _status(self) -> str:
+        ready = sum(worker.is_ready for worker in self._workers.values())
+        return f"{ready} of {self._plan.workers} workers accept and deliver"
+
+    def _tell_status(self) -> None:
+        if not self._stopping.is_set():
+            self._notifier.status(self._status())
 
     # All of them
 

@@ -82,6 +82,12 @@ class Worker:
         self._killed = ""
         self._gone = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it works and should have given a sign of life long ago."""
+        silent_us = read_mono_us() - self._heard_us
+        return self.is_ready and silent_us > self._settings.heartbeat_timeout // 2
+
     def send(self, message: ToWorker) -> None:
         """Tell it something; lost if it is gone."""
         self._link.write(encode_message(message))
@@ -148,7 +154,11 @@ class Worker:
 
 
 async def start_worker(
-    command: tuple[str, ...], job: Job, settings: ProcessSettings, run_as: RunAs | None
+    command: tuple[str, ...],
+    job: Job,
+    settings: ProcessSettings,
+    run_as: RunAs | None,
+    held_fd: int = -1,
 ) -> Worker:
     """Start a worker by exec of a fresh interpreter, as the user it has to run as.
 
@@ -157,6 +167,7 @@ async def start_worker(
         job: what it has to do; its ``link_fd`` is filled in here.
         settings: how it is watched.
         run_as: the identity to change to before the exec; None to stay.
+        held_fd: an open file that it keeps, and never looks at; -1 for none.
 
     Raises:
         OSError: the program cannot be started as that user.
@@ -165,7 +176,7 @@ async def start_worker(
     try:
         with theirs:
             job = msgspec.structs.replace(job, link_fd=theirs.fileno())
-            process = _spawn(command, job, run_as)
+            process = _spawn(command, job, run_as, held_fd)
     except OSError:
         ours.close()
         raise
@@ -173,12 +184,11 @@ async def start_worker(
 
 
 def _spawn(
-    command: tuple[str, ...], job: Job, run_as: RunAs | None
+    command: tuple[str, ...], job: Job, run_as: RunAs | None, held_fd: int
 ) -> subprocess.Popen[bytes]:
     job_fd = write_job(job)
     kept = [job_fd, job.link_fd, *(one.fd for one in job.listeners)]
-    if job.counters_fd >= 0:
-        kept.append(job.counters_fd)
+    kept += [fd for fd in (job.counters_fd, held_fd) if fd >= 0]
     try:
         return subprocess.Popen(  # noqa: S603 - our own program
             [*command, "--job", str(job_fd)],

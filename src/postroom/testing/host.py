@@ -120,16 +120,33 @@ class Host:
         self.prepare()
         for ip, port in () if takes_over else self._ports:
             check_free(ip, port)
+        (self.directory / "errors").unlink(missing_ok=True)
         log_before = len(self.log)
-        with (self.directory / "errors").open("wb") as errors:
+        self.launch()
+        self._wait_until_ready(log_before)
+
+    def launch(
+        self,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        wrapper: Sequence[str | Path] = (),
+    ) -> None:
+        """Start the server of a host that is prepared, and wait for nothing.
+
+        Args:
+            environment: more of it.
+            pass_fds: open files it gets.
+            wrapper: a program with arguments that executes it.
+        """
+        with (self.directory / "errors").open("ab") as errors:
             self.process = subprocess.Popen(
-                [*self._prefix, command("postroom"), "serve"],
+                [*self._prefix, *wrapper, command("postroom"), "serve"],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                env=self.environment,
+                env={**self.environment, **(environment or {})},
+                pass_fds=pass_fds,
             )
-        self._wait_until_ready(log_before)
 
     def stop(self) -> int:
         """End the server as an administrator would; returns its exit status."""
@@ -193,7 +210,7 @@ class Host:
         raise HostError(self._why(f"was not ready within {START_S_MAX:.0f} s"))
 
     def _why(self, what: str) -> str:
-        errors = (self.directory / "errors").read_text(errors="replace")
+        errors = (self.directory / "errors").read_text(errors="replace")[-2000:]
         return f"the server in {self.directory} {what}:\n{errors}{self.log[-2000:]}"
 
 

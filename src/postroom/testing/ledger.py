@@ -25,6 +25,8 @@ REPLY_S_MAX = 30.0
 _PAUSE_S = 0.02
 
 _ID = re.compile(rb"^X-Ledger: ([\w.-]+)\r?$", re.MULTILINE)
+_LINES = re.compile(rb"^X-Ledger-Lines: (\d+)\r\n\r\n", re.MULTILINE)
+_LINE = b"0123456789abcdef" * 4 + b"\r\n"
 _FAILED = re.compile(rb"^Final-Recipient: rfc822; ?(\S+)\r?$", re.MULTILINE | re.I)
 
 Ask = Callable[[str | bytes], "asyncio.Future[int]"]
@@ -58,6 +60,7 @@ class Ledger:
 
     Args:
         prefix: only ids that begin so are looked at, for a host that has seen others.
+        aliases: who gets what is sent to an address, where that is somebody else.
 
     Attributes:
         promised: what was acknowledged.
@@ -65,18 +68,24 @@ class Ledger:
             each for all its recipients.
         replies: how often a message ended in which reply.
         broken_off: how often it ended in none.
+        in_doubt: how often that was after the whole content had been sent.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(
+        self, prefix: str = "", aliases: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.prefix = prefix
+        self._aliases = aliases or {}
         self.promised: list[Due] = []
         self.elsewhere: list[bytes] = []
         self.replies: Counter[int] = Counter()
         self.broken_off = 0
+        self.in_doubt = 0
 
     def promise(self, message_id: str, recipients: Iterable[str]) -> None:
         """Write down a 250."""
-        self.promised += [Due(message_id, recipient) for recipient in recipients]
+        for recipient in recipients:
+            self.promised += self._meant(Due(message_id, recipient))
 
     def audit(
         self,
@@ -99,11 +108,11 @@ class Ledger:
                 reported |= {Due(message_id, one.decode()) for one in failed}
             elif message_id and message_id.startswith(self.prefix):
                 arrived[Due(message_id, recipient)] += 1
-        waiting = set(queued)
+        waiting = {due for one in queued for due in self._meant(one)}
         promised = set(self.promised)
+        by_id = self._by_id() if self.elsewhere else {}
         for content in self.elsewhere:
-            message_id = id_of(content)
-            arrived.update(due for due in promised if due.id == message_id)
+            arrived.update(by_id.get(id_of(content), ()))
         known = arrived.keys() | reported | waiting
         return Audit(
             missing=sorted(promised - known),
@@ -113,6 +122,16 @@ class Ledger:
             duplicates=sum(count - 1 for count in arrived.values()),
             unasked=len(arrived.keys() - promised),
         )
+
+    def _meant(self, due: Due) -> list[Due]:
+        recipients = self._aliases.get(due.recipient, [due.recipient])
+        return [Due(due.id, recipient) for recipient in recipients]
+
+    def _by_id(self) -> dict[str, set[Due]]:
+        found: dict[str, set[Due]] = {}
+        for due in self.promised:
+            found.setdefault(due.id, set()).add(due)
+        return found
 
 
 def id_of(content: bytes) -> str:
@@ -125,11 +144,16 @@ def letter(message_id: str, size_octets: int = 0) -> bytes:
     """Return a message with this id and about this size."""
     head = (
         f"From: <client@{DOMAIN}>\r\nMessage-Id: <{message_id}@{DOMAIN}>\r\n"
-        f"Subject: {message_id}\r\n{FIELD}: {message_id}\r\n\r\n"
+        f"Subject: {message_id}\r\n{FIELD}: {message_id}\r\n"
     )
-    line = b"0123456789abcdef" * 4 + b"\r\n"
-    lines = max(1, (size_octets - len(head)) // len(line))
-    return head.encode() + line * lines
+    lines = max(1, (size_octets - len(head)) // len(_LINE))
+    return f"{head}{FIELD}-Lines: {lines}\r\n\r\n".encode() + _LINE * lines
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether all of a ``letter`` is there, whatever fields were put in front."""
+    found = _LINES.search(content)
+    return found is not None and content[found.end() :] == _LINE * int(found[1])
 
 
 class Load:
@@ -230,9 +254,13 @@ class Load:
         for _ in range(len(commands) - 1):
             await _expect(reader, 250)
         await _expect(reader, 354)
-        writer.write(stuffed(content))
-        await writer.drain()
-        await _expect(reader, 250)
+        try:
+            writer.write(stuffed(content))
+            await writer.drain()
+            await _expect(reader, 250)
+        except (OSError, asyncio.IncompleteReadError):
+            self._ledger.in_doubt += 1
+            raise
 
 
 class _Refused(Exception):

@@ -296,8 +296,9 @@ def test_a_shard_that_another_holds_is_75(
     async def hold() -> int:
         clock = JumpingClock()
         shard = await open_shard(str(tmp_path / "spool"), 0, QUICK, clock=clock)
+        text = BASE + '[process]\nbind_timeout = "150ms"\n'
         try:
-            return await asyncio.to_thread(run_worker, job(tmp_path))
+            return await asyncio.to_thread(run_worker, job(tmp_path, text))
         finally:
             await shard.aclose()
 
