@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from postroom.limits.grades import Grade, graded
 from postroom.mail.now import MINUTE_US, Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
-from postroom.schedule.grades import Grade, graded
 from postroom.schedule.scheduler import Claim, Scheduler
 from postroom.schedule.settings import ScheduleSettings
 

@@ -52,6 +52,7 @@ from postroom.observe.events import AnyEvent, Lifecycle
 from postroom.observe.metrics import Metrics
 from postroom.observe.sinks import open_log
 from postroom.schedule.scheduler import Scheduler
+from postroom.schedule.senders import Senders
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.drop import DropDirectory
@@ -285,6 +286,7 @@ class _Worker:
             clock=read_now,
             zone_offset_s=zone_offset_s,
             lanes=config.deliver.lanes,
+            senders=Senders(config.schedule.grades),
         )
         seed = self._job.generation + number
         line = start_line(shop, config.deliver, config.schedule, seed)

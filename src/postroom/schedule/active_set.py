@@ -7,8 +7,8 @@ again and again do not keep out one that is tried for the first time. An eighth 
 kept free of what is sent in bulk. Pure.
 """
 
+from postroom.limits.grades import PASSES_MAX
 from postroom.schedule.destination import Destination, Standing
-from postroom.schedule.grades import PASSES_MAX
 
 _BULK = len(Standing)
 """Who waits for room for mail of a worse grade, waits apart from the others."""

@@ -9,10 +9,10 @@ from enum import IntEnum
 
 import msgspec
 
+from postroom.limits.grades import GRADES, Precedence, grade_of
 from postroom.limits.windows import FeedbackWindow
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred
-from postroom.schedule.grades import GRADES, Precedence, grade_of
 from postroom.schedule.jitter import spread
 from postroom.schedule.settings import ScheduleSettings
 
@@ -111,10 +111,7 @@ class Destination:
 
     def has_before(self, lane: int) -> bool:
         """Whether something is due there that a message of this lane may not pass."""
-        for grade in range(grade_of(lane) + 1):
-            if self.waiting[grade]:
-                return True
-        return False
+        return any(self.waiting[: grade_of(lane) + 1])
 
     def succeeded(self) -> None:
         """It answered: whatever it said of the recipients, it is alive."""

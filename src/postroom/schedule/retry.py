@@ -77,15 +77,19 @@ def _next_due(
 ) -> int:
     """When (UTC) to try again.
 
-    Waits grow from ``first_wait`` to ``longest_wait`` (RFC 5321 §4.5.4.1). The last
-    try falls on the moment of expiry, not up to four hours before or after it.
+    Waits grow from ``first_wait`` to ``longest_wait`` (RFC 5321 §4.5.4.1); reports
+    have their own two. The last try falls on the moment of expiry, not up to four
+    hours before or after it.
     """
-    wait_us = int(settings.first_wait)
+    wait_us, longest_us = int(settings.first_wait), int(settings.longest_wait)
+    if deferral.sender_is_null:
+        wait_us = int(settings.bounce_first_wait)
+        longest_us = int(settings.bounce_longest_wait)
     for _ in range(min(deferral.tries - 1, _STEPS_MAX)):
-        if wait_us >= settings.longest_wait:
+        if wait_us >= longest_us:
             break
         wait_us = wait_us * settings.growth_percent // 100
-    wait_us = min(wait_us, settings.longest_wait)
+    wait_us = min(wait_us, longest_us)
     percent = settings.jitter_percent
     wait_us = max(1, spread(wait_us, percent, deferral.seed, deferral.tries))
     due_us = now.utc_us + wait_us

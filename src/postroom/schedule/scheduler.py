@@ -24,13 +24,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from postroom.limits.grades import GRADES, PASSES_MAX, grade_of
 from postroom.limits.windows import FeedbackWindow
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Outcome
 from postroom.mail.route import LOCAL_HOP
 from postroom.schedule.active_set import ActiveSet
 from postroom.schedule.destination import Destination, Hop, PutOff, Standing
-from postroom.schedule.grades import GRADES, PASSES_MAX, grade_of
 from postroom.schedule.settings import ScheduleSettings
 
 EXPANSION_HOP = ""
@@ -42,7 +42,7 @@ LOCAL_HOPS = frozenset({LOCAL_HOP, EXPANSION_HOP, DISCARD_HOP})
 _LANES_MAX = 1_024
 """Lanes of one grade that a hop remembers as due; a later scan finds the others."""
 _CLAIMED_AT_ONCE = 4
-"""While all connections have work, a claim waits until one in so many places is free."""
+"""While all connections have work, one in so many places has to be free for a claim."""
 _KEPT_FOR_LETTERS = 8
 """One in so many places at a destination is kept free of what is sent in bulk."""
 

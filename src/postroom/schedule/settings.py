@@ -3,6 +3,7 @@
 import msgspec
 
 from postroom.mail.units import Duration
+from postroom.schedule.senders import GradeSettings
 
 
 class RetrySettings(
@@ -12,8 +13,6 @@ class RetrySettings(
 
     expire: Duration = Duration.from_text("5d")
     """How long after arrival a message is given up (RFC 5321 §4.5.4.1: 4-5 days)."""
-    bounce_expire: Duration = Duration.from_text("5d")
-    """The same for reports, whose sender is null."""
     warn_after: Duration = Duration.from_text("4h")
     """After what delay the sender is told, once; 0 for never."""
     first_wait: Duration = Duration.from_text("5m")
@@ -24,6 +23,13 @@ class RetrySettings(
     """How each wait grows over the one before; 100 for even waits."""
     jitter_percent: int = 10
     """By how much waits vary, so that what failed together is spread."""
+    bounce_expire: Duration = Duration.from_text("5d")
+    """As ``expire``, for reports: mail whose sender is null."""
+    bounce_first_wait: Duration = Duration.from_text("15m")
+    """As ``first_wait``, for reports: nobody waits for them, and many go to senders
+    that do not exist."""
+    bounce_longest_wait: Duration = Duration.from_text("8h")
+    """As ``longest_wait``, for reports."""
 
 
 class ScheduleSettings(
@@ -58,3 +64,5 @@ class ScheduleSettings(
     """By how much rests vary."""
     retry: RetrySettings = RetrySettings()
     """When recipients are tried again."""
+    grades: GradeSettings = GradeSettings()
+    """What counts as sending in bulk."""

@@ -10,6 +10,7 @@ from asyncio import Future
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.headers import find
 from postroom.mail.ids import QueueId
@@ -61,7 +62,7 @@ class Acceptor:
         Raises:
             SpoolError: it could not be kept; nothing was acknowledged.
         """
-        lane = lane_of(envelope.sender, message.size, self._shop.lanes)
+        lane = self._lane(envelope.sender, message.size, len(routed))
         state = RecipientState.HELD if held else RecipientState.READY
         recipients = tuple(
             NewRecipient(
@@ -106,6 +107,12 @@ class Acceptor:
             )
         )
         return finished
+
+    def _lane(self, sender: Address, size: int, recipients: int) -> int:
+        shop = self._shop
+        name = f"{sender.local}@{sender.domain}"
+        grade = shop.senders.grade(name, recipients, shop.clock().mono_us)
+        return lane_of(sender, size, shop.lanes, grade)
 
     async def _queue(self, new: NewMessage, *, waits: bool) -> None:
         lane = new.recipients[0].lane

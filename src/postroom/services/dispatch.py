@@ -8,7 +8,7 @@ Whatever happens, each lease is given back to the spool and each start to the sc
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import NamedTuple
 
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
@@ -18,7 +18,7 @@ from postroom.observe.events import AttemptDone
 from postroom.policy.session import OutcomeSubject, Session
 from postroom.schedule.destination import PutOff
 from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
-from postroom.services.expand import Expander
+from postroom.services.expand import Expander, HopLane
 from postroom.services.listeners import Listeners
 from postroom.services.settings import DeliverSettings
 from postroom.services.settle import Settler, done
@@ -258,7 +258,7 @@ class Dispatcher:
     async def _expand(self, lease: Lease) -> None:
         parts = self._parts
         try:
-            expanded = await parts.expander.expand(lease)
+            await parts.expander.expand(lease, self._look_at)
         except Fenced:
             self._tell_fenced(lease)
         except Exception as error:  # not done: it goes on at its cursor later
@@ -272,9 +272,12 @@ class Dispatcher:
                 Settle(n, due_us, "Deferred: internal error") for n in lease.numbers
             ]
             await self._settle(lease, settled, ())
-        else:
-            for hop, lane in expanded:
-                parts.scheduler.due(hop, lane, parts.shop.clock())
+
+    def _look_at(self, places: Iterable[HopLane]) -> None:
+        now = self._parts.shop.clock()
+        for hop, lane in places:
+            self._parts.scheduler.due(hop, lane, now)
+        self._pump()
 
     async def _deliver(self, lease: Lease, route: Route) -> Sequence[Outcome]:
         parts = self._parts

@@ -5,20 +5,35 @@ to go on, so that a crash repeats nothing and loses nothing. Members of a list w
 owner get a second envelope, whose sender is the owner. What cannot be delivered to is
 reported to the sender in the same transaction. If a table cannot answer now, the
 recipient waits like any deferred one.
+
+A list of 100,000 is minutes of work in small pieces: after each chunk the expansion
+rests three times as long as it kept the worker busy, and what it makes is graded as a
+list's, so that others' mail goes on as if nothing were there.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from postroom.mail.address import Address
+from postroom.limits.grades import Grade, grade_of
+from postroom.mail.address import Address, AddressError
 from postroom.mail.envelope import Recipient
-from postroom.mail.now import Now
-from postroom.mail.outcome import Deferred, Failed
+from postroom.mail.now import SECOND_US, Now
+from postroom.mail.outcome import Deferred, Delivered, Failed
+from postroom.mail.redirection import (
+    Redirection,
+    Wishes,
+    list_envelope,
+    list_message,
+    wishes_behind,
+)
+from postroom.mail.reported import ReportKind
 from postroom.mail.route import Route
+from postroom.mail.trace import was_delivered_to
 from postroom.observe.events import AttemptDone, RecipientExpanded
 from postroom.route.drive import drive
-from postroom.route.expansion import Child, Expansion, Problem
+from postroom.route.expansion import Child, Course, Expansion, Problem
 from postroom.route.routing import RoutingFailed
 from postroom.services.lanes import lane_of
 from postroom.services.listeners import Listeners
@@ -27,10 +42,15 @@ from postroom.services.settle import Settler
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import Lease, NewMessage, NewRecipient
 
-CHILDREN_MAX = 1000
-"""Recipients added in one transaction."""
+CHILDREN_MAX = 250
+"""Recipients added in one transaction, and worked at without a pause."""
+_REST = 3
+"""Expansion has one part of the worker's time and leaves so many to others."""
+_PASSED_ON = "Passed on to those whom the address stands for"
 
 HopLane = tuple[str, int]
+Look = Callable[[Iterable[HopLane]], None]
+"""Told where mail has become due."""
 
 
 class Expander:
@@ -48,37 +68,45 @@ class Expander:
         self._reporter = reporter
         self._listeners = listeners
 
-    async def expand(self, lease: Lease) -> set[HopLane]:
-        """Expand every recipient of a lease; returns where mail is due now.
+    async def expand(self, lease: Lease, look: Look) -> None:
+        """Expand every recipient of a lease; ``look`` is told of what becomes due.
 
         Raises:
             SpoolError: it could not be kept; what was not done is done again later.
         """
-        due: set[HopLane] = set()
         for index in range(len(lease.numbers)):
-            due |= await self._expand_one(lease, index)
-        return due
+            await self._expand_one(lease, index, look)
 
-    async def _expand_one(self, lease: Lease, index: int) -> set[HopLane]:
+    async def _expand_one(self, lease: Lease, index: int, look: Look) -> None:
         generation = self._shop.generation()
         recipient = lease.envelope.recipients[index]
+        if was_delivered_to(lease.message.header, recipient.address):
+            text = f"mail forwarding loop for {recipient.address}"
+            return await self._end(lease, index, Failed("5.4.6", text))
         walk = generation.router.walk(recipient.address, lease.cursor)
-        due: set[HopLane] = set()
+        course = Course(lease.cursor)
         children = 0
         while True:
+            began_us = self._shop.clock().mono_us
             found = await drive(walk.chunk(CHILDREN_MAX), generation.facts)
             if isinstance(found, RoutingFailed):
-                await self._defer(lease, index, found)
-                return due
+                return await self._end(lease, index, Deferred("4.3.0", found.reason))
             self._narrate(lease, found)
-            new = await self._second_envelopes(lease, recipient, found)
+            lane = self._lane(lease, found, children)
+            course.take(found)
+            new = await self._second_envelopes(lease, recipient, found, lane)
+            wishes = wishes_behind(recipient, course.of_members)
             own = [
-                self._child(child, recipient, lease)
+                self._child(child, wishes, lane)
                 for child in found.children
                 if child.owner is None
             ]
             now = self._shop.clock()
             reports = await self._reports(lease, recipient, found.problems, now)
+            if found.cursor is None and (kind := course.to_report) is not None:
+                reported = Reported(recipient, Delivered("2.1.5", _PASSED_ON))
+                happened = {kind: [reported]}
+                reports += await self._reporter.report(lease, happened, now)
             number = lease.numbers[index]
             added = (*new, *reports)
             spool = self._shop.spool
@@ -87,25 +115,36 @@ class Expander:
                 members = len(clone.recipients)
                 self._listeners.follow(lease.queue_id, clone.queue_id, members)
             self._tell(lease, recipient, found, now)
-            due |= {(_hop(c.route), c.lane) for c in own}
+            due = {(_hop(c.route), c.lane) for c in own}
             due |= {(_hop(r.route), r.lane) for n in added for r in n.recipients}
+            look(due)
             if found.cursor is None:
-                self._listeners.tried(lease.queue_id, 1, more=children)
-                return due
+                return self._listeners.tried(lease.queue_id, 1, more=children)
+            await asyncio.sleep((now.mono_us - began_us) * _REST / SECOND_US)
 
-    def _child(self, child: Child, parent: Recipient, lease: Lease) -> NewRecipient:
+    def _lane(self, lease: Lease, found: Expansion, before: int) -> int:
+        """Return the lane of those that an alias stands for: a list's has its own."""
+        grade = Grade(grade_of(lease.lane))
+        count = before + len(found.children)
+        is_part = lease.cursor > 0 or found.cursor is not None
+        if is_part or count > self._shop.senders.list_recipients:
+            grade = Grade.LIST
+        sender, size = lease.envelope.sender, lease.message.size
+        return lane_of(sender, size, self._shop.lanes, grade)
+
+    def _child(self, child: Child, wishes: Wishes, lane: int) -> NewRecipient:
         now = self._shop.clock()
         return NewRecipient(
             address=child.address,
             route=child.route,
-            lane=lane_of(lease.envelope.sender, lease.message.size, self._shop.lanes),
+            lane=lane,
             due_us=now.utc_us,
-            notify=parent.notify,
-            orcpt=parent.orcpt,
+            notify=wishes.notify,
+            orcpt=wishes.orcpt,
         )
 
     async def _second_envelopes(
-        self, lease: Lease, parent: Recipient, found: Expansion
+        self, lease: Lease, parent: Recipient, found: Expansion, lane: int
     ) -> list[NewMessage]:
         """Make one message per owner of a list, on the same body."""
         new = []
@@ -116,10 +155,10 @@ class Expander:
             new.append(
                 NewMessage(
                     queue_id=queue_id,
-                    envelope=msgspec.structs.replace(lease.envelope, sender=owner),
-                    message=lease.message,
+                    envelope=list_envelope(lease.envelope, owner),
+                    message=list_message(lease.message, parent.address),
                     recipients=tuple(
-                        self._child(child, parent, lease) for child in children
+                        self._child(child, Wishes(), lane) for child in children
                     ),
                     body_of=lease.queue_id,
                 )
@@ -148,34 +187,43 @@ class Expander:
         by_owner: dict[Address | None, list[Reported]] = {}
         for problem in problems:
             failed = Failed(problem.status, f"{problem.target}... {problem.text}")
-            by_owner.setdefault(problem.owner, []).append(Reported(recipient, failed))
-            self._shop.emit(
-                AttemptDone(
-                    utc_us=now.utc_us,
-                    queue_id=lease.queue_id,
-                    recipient=recipient.address,
-                    outcome=failed,
-                    agent="alias",
-                    tries=1,
-                    delay_us=max(now.utc_us - lease.envelope.arrival_us, 0),
-                    transfer_us=0,
-                )
-            )
-        for owner, reported in by_owner.items():
+            reported = Reported(_member(recipient, problem, self._shop), failed)
+            by_owner.setdefault(problem.owner, []).append(reported)
+            self._tell_failed(lease, recipient, failed, now)
+        for owner, failures in by_owner.items():
             told = lease
             if owner is not None:
-                envelope = msgspec.structs.replace(lease.envelope, sender=owner)
+                envelope = list_envelope(lease.envelope, owner)
                 told = msgspec.structs.replace(lease, envelope=envelope)
-            new.extend(await self._reporter.report(told, reported, (), now))
+            happened = {ReportKind.FAILED: failures}
+            new.extend(await self._reporter.report(told, happened, now))
         return tuple(new)
 
-    async def _defer(self, lease: Lease, index: int, found: RoutingFailed) -> None:
+    async def _end(self, lease: Lease, index: int, outcome: Deferred | Failed) -> None:
+        """Settle a recipient that is not expanded now, or not at all."""
         one = _only(lease, index)
         now = self._shop.clock()
-        outcome = Deferred("4.3.0", found.reason)
+        if isinstance(outcome, Failed):
+            self._tell_failed(lease, one.envelope.recipients[0], outcome, now)
         settled, new = await self._settler.judge(one, [outcome], now)
         await self._shop.spool.settle(one, settled, new)
         self._listeners.tried(lease.queue_id, 1)
+
+    def _tell_failed(
+        self, lease: Lease, recipient: Recipient, failed: Failed, now: Now
+    ) -> None:
+        self._shop.emit(
+            AttemptDone(
+                utc_us=now.utc_us,
+                queue_id=lease.queue_id,
+                recipient=recipient.address,
+                outcome=failed,
+                agent="alias",
+                tries=1,
+                delay_us=max(now.utc_us - lease.envelope.arrival_us, 0),
+                transfer_us=0,
+            )
+        )
 
     def _narrate(self, lease: Lease, found: Expansion) -> None:
         say = self._listeners.say_of(lease.queue_id)
@@ -212,6 +260,20 @@ def _only(lease: Lease, index: int) -> Lease:
         numbers=(lease.numbers[index],),
         tries=(lease.tries[index],),
     )
+
+
+def _member(parent: Recipient, problem: Problem, shop: Workshop) -> Recipient:
+    """Return the target of an alias as a recipient, if it is an address."""
+    wishes = Wishes() if problem.owner else wishes_behind(parent, Redirection.ALIAS)
+    address = parent.address
+    try:
+        target = Address.from_text(problem.target.removeprefix("\\"))
+    except AddressError:
+        wishes = Wishes(wishes.notify, parent.orcpt)
+    else:
+        domain = target.domain or shop.generation().hostname
+        address = Address(target.local, domain)
+    return Recipient(address, wishes.notify, wishes.orcpt)
 
 
 def _hop(route: Route | None) -> str:

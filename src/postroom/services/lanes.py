@@ -1,14 +1,22 @@
-"""Lanes: how the senders of a hop are dealt out, so that one cannot fill it."""
+"""Lanes: how the senders of a hop are dealt out, so that one cannot fill it.
+
+The number of a lane is kept in the queue; it says which grade its mail has.
+"""
 
 from zlib import crc32
 
+from postroom.limits.grades import Grade, graded
 from postroom.mail.address import Address
 
 LARGE_OCTETS = 128 * 1024
 """From this size on a message has lanes of its own beside the small ones'."""
 
 
-def lane_of(sender: Address, size: int, lanes: int) -> int:
-    """Return the lane: a small hash of the sender, large messages apart."""
+LANES_MAX = 1_024
+"""How many lanes there may be in each grade, and as many for large messages."""
+
+
+def lane_of(sender: Address, size: int, lanes: int, grade: Grade = Grade.LETTER) -> int:
+    """Return the lane: a small hash of the sender, large messages and bulk apart."""
     lane = crc32(f"{sender.local}@{sender.domain}".encode()) % lanes
-    return lane + lanes if size > LARGE_OCTETS else lane
+    return graded(lane + lanes if size > LARGE_OCTETS else lane, grade)

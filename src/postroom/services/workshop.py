@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from postroom.mail.ids import QueueIds
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, Lifecycle, SpoolFailed
+from postroom.schedule.senders import Senders
 from postroom.services.generation import Generation
 from postroom.spool.spool import Spool, SpoolError
 
@@ -25,7 +26,7 @@ class Workshop(NamedTuple):
     """One worker's spool, clock, and the settings in force.
 
     ``generation`` returns the generation that new work begins with; ``lanes`` is how
-    many lanes the senders of a hop are dealt into.
+    many lanes the senders of a hop are dealt into; ``senders`` tells who sends much.
     """
 
     spool: Spool
@@ -36,6 +37,7 @@ class Workshop(NamedTuple):
     clock: Callable[[], Now]
     zone_offset_s: Callable[[int], int]
     lanes: int
+    senders: Senders
 
     def now_us(self) -> int:
         """Return the present moment in UTC."""

@@ -28,6 +28,7 @@ from postroom.route.questions import ALIASES
 from postroom.route.router import Router
 from postroom.route.settings import RouteSettings
 from postroom.schedule.scheduler import Scheduler
+from postroom.schedule.senders import Senders
 from postroom.schedule.settings import ScheduleSettings
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
@@ -194,6 +195,7 @@ class Bench:
             clock=clock,
             zone_offset_s=lambda _: 0,
             lanes=plan.deliver.lanes,
+            senders=Senders(plan.schedule.grades),
         )
         self.line: Line = start_line(self.shop, plan.deliver, plan.schedule, seed=1)
         self.acceptor = Acceptor(self.shop, self.line.dispatcher)

@@ -42,6 +42,27 @@ def test_waits_grow_to_the_longest(tries: int, wait_us: int) -> None:
     assert due(tries, at(1)) == T0 + 1 + wait_us
 
 
+@pytest.mark.parametrize(
+    ("tries", "wait_us"),
+    [
+        (0, 20 * MINUTE_US),
+        (1, 20 * MINUTE_US),
+        (2, 32 * MINUTE_US),
+        (9, 6 * HOUR_US),
+        (1_000_000, 6 * HOUR_US),
+    ],
+)
+def test_reports_have_waits_of_their_own(tries: int, wait_us: int) -> None:
+    settings = RetrySettings(
+        bounce_first_wait=Duration(20 * MINUTE_US),
+        bounce_longest_wait=Duration(6 * HOUR_US),
+        jitter_percent=0,
+    )
+    deferral = Deferral(tries, T0, 1, sender_is_null=True)
+    verdict = verdict_on_deferral(deferral, at(1), settings)
+    assert verdict == Retry(T0 + 1 + wait_us)
+
+
 def test_even_waits_end_too() -> None:
     even = RetrySettings(growth_percent=100, jitter_percent=0)
     assert due(10**9, at(1), even) == T0 + 1 + 5 * MINUTE_US
@@ -66,7 +87,7 @@ def test_jitter_differs_by_seed_and_stays_within_bounds() -> None:
         (0, False, False, Retry(T0 + 5 * MINUTE_US)),
         (4 * HOUR_US, False, False, Retry(T0 + 4 * HOUR_US + 5 * MINUTE_US, warn=True)),
         (4 * HOUR_US, True, False, Retry(T0 + 4 * HOUR_US + 5 * MINUTE_US)),
-        (4 * HOUR_US, False, True, Retry(T0 + 4 * HOUR_US + 5 * MINUTE_US)),
+        (4 * HOUR_US, False, True, Retry(T0 + 4 * HOUR_US + 15 * MINUTE_US)),
         (5 * DAY_US - 1, True, False, Retry(T0 + 5 * DAY_US)),
         (5 * DAY_US, True, False, Expire()),
         (5 * DAY_US, False, True, Expire()),

@@ -1,20 +1,19 @@
 """Grades of mail: who counts as sending in bulk, and whose turn it is."""
 
+import msgspec
 import pytest
 
-from postroom.mail.now import SECOND_US
-from postroom.mail.units import Duration
-from postroom.schedule.grades import (
+from postroom.limits.grades import (
     GRADES,
     PASSES_MAX,
-    SENDERS_MAX,
     Grade,
-    GradeSettings,
     Precedence,
-    Senders,
     grade_of,
     graded,
 )
+from postroom.mail.now import SECOND_US
+from postroom.mail.units import Duration
+from postroom.schedule.senders import SENDERS_MAX, GradeSettings, Senders
 
 SETTINGS = GradeSettings(list_recipients=50, busy_burst=10)
 
@@ -51,9 +50,8 @@ def test_a_sender_is_busy_after_a_stretch_and_others_are_not() -> None:
 
 def test_a_busy_sender_has_one_letter_back_a_second() -> None:
     senders = Senders(SETTINGS)
-    found = []
-    for tenth in range(1_000):
-        found.append(senders.grade("ann@a.test", 1, tenth * SECOND_US // 10))
+    tenth_us = SECOND_US // 10
+    found = [senders.grade("ann@a.test", 1, n * tenth_us) for n in range(1_000)]
     assert found.count(Grade.LETTER) == 10 + 99
     later_us = 200 * SECOND_US
     assert senders.grade("ann@a.test", 10, later_us) is Grade.LETTER
@@ -71,9 +69,8 @@ def test_senders_are_forgotten_oldest_first() -> None:
 
 @pytest.mark.parametrize("name", ["list_recipients", "busy_burst", "busy_interval"])
 def test_bounds_of_zero_are_refused(name: str) -> None:
-    zero = Duration(0) if name == "busy_interval" else 0
     with pytest.raises(ValueError, match=f"{name} must be at least 1"):
-        GradeSettings(**{name: zero})
+        msgspec.structs.replace(SETTINGS, **{name: Duration(0)})
 
 
 def served(waiting: list[int], turns: int) -> list[int]:
