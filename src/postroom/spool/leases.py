@@ -4,7 +4,7 @@ A lease is never stored. When the process ends all its leases end with it, and t
 recipients are found again by their due times.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 
 from postroom.spool.spool import Fenced, Lease
@@ -32,7 +32,7 @@ class LeaseBook:
         self._turn = 0
         self._watches: dict[Watch, None] = {}  # in the order they began
         self._given_back: dict[int, int] = {}  # message: last turn; oldest first
-        self._chosen: dict[int, set[int]] = {}
+        self._choosers: dict[int, set[Watch]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -142,12 +142,13 @@ class LeaseBook:
     def end_watch(self, watch: "Watch") -> None:
         """End a claim, once its leases are admitted."""
         del self._watches[watch]
-        for number, numbers in watch.chosen.items():
-            chosen = self._chosen.get(number)
-            if chosen is not None:
-                chosen.difference_update(numbers)
-                if not chosen:
-                    del self._chosen[number]
+        watch.is_over = True
+        for number in watch.messages:
+            choosers = self._choosers.get(number)
+            if choosers is not None:
+                choosers.discard(watch)
+                if not choosers:
+                    del self._choosers[number]
         self._forget_given_back()
 
     def busy(self, number: int) -> set[int]:
@@ -155,12 +156,16 @@ class LeaseBook:
 
         For the reader thread, and as a hint only.
         """
-        busy, chosen = self.held(number), self._chosen.get(number)
-        return busy | chosen if chosen else busy
+        busy = self.held(number)
+        for watch in tuple(self._choosers.get(number, ())):
+            # One that was called off goes on choosing for a moment: no matter.
+            if not watch.is_over:
+                busy = busy | watch.chosen(number)
+        return busy
 
-    def choose(self, number: int, numbers: Iterable[int]) -> None:
-        """Note what a claim is going to lease; a hint, by the reader thread."""
-        self._chosen.setdefault(number, set()).update(numbers)
+    def choose(self, number: int, watch: "Watch") -> None:
+        """Note that a claim is going to lease some of a message; a hint, too."""
+        self._choosers.setdefault(number, set()).add(watch)
 
     def _give_back(self, number: int) -> None:
         if self._watches:
@@ -181,28 +186,36 @@ class LeaseBook:
 
 
 class Watch:
-    """A claim under way. ``busy`` and ``choose`` are for the reader thread.
+    """A claim under way. ``busy``, ``choose`` and ``chosen`` are for the reader thread.
 
     Attributes:
         began: the turn of the first that can be given back after its beginning.
-        chosen: what it is going to lease, by message.
+        is_over: the claim has ended; what it chose does not count any more.
     """
-
-    __slots__ = ("_book", "began", "chosen")
 
     def __init__(self, book: LeaseBook, began: int) -> None:
         self._book = book
+        self._chosen: dict[int, set[int]] = {}
         self.began = began
-        self.chosen: dict[int, set[int]] = {}
+        self.is_over = False
+
+    @property
+    def messages(self) -> list[int]:
+        """The messages that it chose recipients of."""
+        return list(self._chosen)
 
     def busy(self, number: int) -> set[int]:
         """Return the recipients of a message that are leased, or soon will be."""
         return self._book.busy(number)
 
-    def choose(self, number: int, numbers: Sequence[int]) -> None:
+    def chosen(self, number: int) -> set[int]:
+        """Return what it chose of a message; not to be changed."""
+        return self._chosen.get(number, _NONE)
+
+    def choose(self, number: int, numbers: Iterable[int]) -> None:
         """Keep recipients from being chosen by another claim, too."""
-        self.chosen.setdefault(number, set()).update(numbers)
-        self._book.choose(number, numbers)
+        self._chosen.setdefault(number, set()).update(numbers)
+        self._book.choose(number, self)
 
 
 def _place(lease: Lease) -> _Place:
