@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
+from postroom.mail.address import Address, AddressError
 from postroom.mail.envelope import BodyType, Recipient, said_orcpt
 from postroom.mail.headers import edited_header
 from postroom.mail.message import Body
 from postroom.mail.outcome import Attempt, Outcome
+from postroom.mail.trace import delivered_to_field
 from postroom.smtp.transaction import Transaction, Wish
 
 
@@ -44,6 +46,8 @@ class Job:
     ) -> None:
         message, envelope = attempt.message, attempt.envelope
         head = edited_header(message)
+        if recipients[0].orcpt:
+            head = _mark(recipients) + head
         if message.has_separator:
             head += b"\r\n"
         self.attempt = attempt
@@ -92,3 +96,19 @@ def _wish(recipient: Recipient) -> Wish:
     if recipient.notify or recipient.orcpt:
         return Wish(recipient.notify, said_orcpt(recipient))
     return Wish()
+
+
+def _mark(recipients: Sequence[Recipient]) -> bytes:
+    """Return the field by which mail that an alias sent on is known if it comes back.
+
+    Only if it is the same alias for all of this transaction; otherwise the count of
+    hops must do.
+    """
+    aliases = {recipient.orcpt.partition(" ")[2] for recipient in recipients}
+    alias = aliases.pop()
+    if aliases or not alias:
+        return b""
+    try:
+        return delivered_to_field(Address.from_text(alias))
+    except AddressError:
+        return b""

@@ -12,12 +12,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
+import msgspec
+
 from postroom.mail.address import Address
 from postroom.mail.headers import edited_header
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Failed, Outcome
-from postroom.mail.trace import delivered_to_field, return_path_field
+from postroom.mail.trace import (
+    delivered_to_field,
+    has_delivered_to,
+    return_path_field,
+    was_delivered_to,
+)
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import Incoming, Parcel, Store, deferral
@@ -71,10 +78,11 @@ class MailboxAgent:
         for recipient in attempt.envelope.recipients if attempt.say else ():
             _say(attempt, f"{recipient.address}... Connecting to local...")
         try:
-            if attempt.message.size <= self._memory_octets_max:
-                outcomes = await self._deliver_whole(attempt)
+            looped = _looped(attempt)
+            if looped:
+                outcomes = await self._deliver_looped(attempt, looped)
             else:
-                outcomes = await self._deliver_in_pieces(attempt)
+                outcomes = await self._deliver(attempt)
         except OSError:  # only the body's reader lets one through
             outcomes = [_READ_FAILED] * len(attempt.envelope.recipients)
         if attempt.say:
@@ -84,6 +92,32 @@ class MailboxAgent:
     async def aclose(self) -> None:
         """Wait for what is in hand."""
         await self._groups.settled()
+
+    async def _deliver_looped(
+        self, attempt: Attempt, looped: frozenset[int]
+    ) -> Sequence[Outcome]:
+        """Deliver to the others; those where it was before get nothing again."""
+        envelope = attempt.envelope
+        left = [i for i in range(len(attempt.numbers)) if i not in looped]
+        outcomes: dict[int, Outcome] = {
+            i: Failed("5.4.6", f"mail forwarding loop for {r.address}")
+            for i, r in enumerate(envelope.recipients)
+            if i in looped
+        }
+        if left:
+            recipients = tuple([envelope.recipients[i] for i in left])
+            rest = msgspec.structs.replace(
+                attempt,
+                envelope=msgspec.structs.replace(envelope, recipients=recipients),
+                numbers=tuple([attempt.numbers[i] for i in left]),
+            )
+            outcomes.update(zip(left, await self._deliver(rest), strict=True))
+        return [outcomes[i] for i in range(len(attempt.numbers))]
+
+    async def _deliver(self, attempt: Attempt) -> Sequence[Outcome]:
+        if attempt.message.size <= self._memory_octets_max:
+            return await self._deliver_whole(attempt)
+        return await self._deliver_in_pieces(attempt)
 
     async def _deliver_whole(self, attempt: Attempt) -> Sequence[Outcome]:
         body = attempt.message.body
@@ -234,6 +268,18 @@ def _hand_out(
             future.set_exception(error)
         else:
             future.set_result(mine)
+
+
+def _looped(attempt: Attempt) -> frozenset[int]:
+    """Return which recipients' mailboxes the message was in before (RFC 5321 §6.3)."""
+    header = attempt.message.header
+    if not has_delivered_to(header):
+        return frozenset()
+    return frozenset(
+        i
+        for i, recipient in enumerate(attempt.envelope.recipients)
+        if was_delivered_to(header, recipient.address)
+    )
 
 
 def _header(attempt: Attempt) -> bytes:

@@ -289,7 +289,7 @@ class _Worker:
             senders=Senders(config.schedule.grades),
         )
         seed = self._job.generation + number
-        line = start_line(shop, config.deliver, config.schedule, seed)
+        line = start_line(shop, config.deliver, config.schedule, seed, self._counters)
         self._lines.append(line)
         return line
 

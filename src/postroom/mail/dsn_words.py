@@ -1,20 +1,28 @@
-"""What a delivery report says to a person: what happened, to whom, and what to do.
+"""The part of a delivery report that people read: what happened, to whom, what to do.
 
-Pure. Text that came from peers or clients is made harmless before it gets here.
+Plain text, at most 78 columns where words allow it. Text that came from peers or
+clients is made harmless on its way in. Pure.
 """
 
-from enum import StrEnum
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from postroom.mail.envelope import accepted_as
+from postroom.mail.headers import find
+from postroom.mail.outcome import Deferred, Delivered
+from postroom.mail.reported import (
+    RecipientResult,
+    ReportedMessage,
+    Reporter,
+    ReportKind,
+    clean,
+    code_of,
+    original_recipient,
+    said_of,
+)
 
-class ReportKind(StrEnum):
-    """What a report tells; the values are those of Action (RFC 3464 §2.3.3)."""
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    DELIVERED = "delivered"
-    RELAYED = "relayed"
-    EXPANDED = "expanded"
-
+_COLUMNS = 76
+_SUBJECT_CHARS_MAX = 200
 
 SUBJECTS = {
     ReportKind.FAILED: "Undelivered mail returned to sender",
@@ -25,67 +33,260 @@ SUBJECTS = {
 }
 
 _BEGINNINGS = {
-    ReportKind.FAILED: (
-        "Your message could not be delivered to the recipients named below.\n"
-        "It will not be tried again. The reason, and what can be done, stands\n"
-        "below each recipient."
-    ),
-    ReportKind.DELAYED: (
-        "This is a warning only: YOU NEED NOT SEND YOUR MESSAGE AGAIN.\n"
-        "It could not be delivered yet to the recipients named below."
-    ),
-    ReportKind.DELIVERED: (
-        "Your message was delivered to the recipients named below. This does\n"
-        "not mean that it was read."
-    ),
-    ReportKind.RELAYED: (
-        "Your message was passed on for the recipients named below to a mail\n"
-        "system that does not report deliveries. No further report will come\n"
-        "unless it fails."
-    ),
-    ReportKind.EXPANDED: (
-        "The addresses named below stand for several others, to whom your\n"
-        "message was passed on. Failures may still be reported."
-    ),
+    ReportKind.FAILED: "Your message could not be delivered to {whom}. It will not be "
+    "tried again. What happened, and what you can do, is said below.",
+    ReportKind.DELAYED: "This is a warning only: YOU NEED NOT SEND YOUR MESSAGE AGAIN. "
+    "It could not be delivered to {whom} yet.",
+    ReportKind.DELIVERED: "Your message was delivered to {whom}. That does not mean "
+    "that it was read. You get this report because it was asked for.",
+    ReportKind.RELAYED: "Your message was passed on for {whom}, to a mail system that "
+    "does not report deliveries. You will hear of it again only if it fails. You get "
+    "this report because it was asked for.",
+    ReportKind.EXPANDED: "Your message reached {whom}, which stands for several "
+    "others, and was passed on to them. You may still hear of failures. You get this "
+    "report because it was asked for.",
 }
 
-# By the status without its class (RFC 3463 §3), the most precise first.
-_ADVICE = (
-    ("1.1", "Check the part of the address before the @ for a misspelling."),
-    ("1.10", "The domain takes no mail at all. Ask the recipient for another address."),
-    ("1.2", "Check the part of the address after the @ for a misspelling."),
-    ("1.", "Check the address."),
-    ("2.1", "The mailbox is closed. Ask the recipient for another address."),
-    ("2.2", "The mailbox is full. Tell the recipient by other means, or wait."),
-    ("2.3", "The message is too large. Send it in smaller pieces."),
-    ("3.4", "The message is too large. Send it in smaller pieces."),
-    ("3.", "The recipient's mail system is in trouble. Send the message again later."),
-    ("4.6", "The mail goes round in circles. Tell your postmaster."),
-    ("4.", "The recipient's mail system could not be reached. Send the message again"
-     "\n    later, or tell the recipient's postmaster by other means."),
-    ("5.3", "There were too many recipients. Send the message in smaller groups."),
-    ("5.", "The two mail systems misunderstood each other. Tell your postmaster."),
-    ("6.", "The form of the message was not accepted. Send it as plain text."),
-    ("7.", "The recipient's mail system refuses the message by its rules. If they seem"
-     "\n    wrong to you, ask its postmaster, and enclose this report."),
-)  # fmt: skip
+
+class Words(NamedTuple):
+    """What a status means to a person, and what to do about it."""
+
+    happened: str
+    advice: str
 
 
-def advice(status: str) -> str:
-    """Return one sentence on what the sender can do about a failure."""
+_BY_RULES = "The recipient's mail system refuses the message by its rules."
+_ASK_POSTMASTER = (
+    "If the rules seem wrong to you, ask the postmaster there, and enclose this report."
+)
+_PROVE = "Your own mail system must be set right: give this report to its postmaster."
+_UNREACHABLE = "The recipient's mail system could not be reached."
+_LATER = (
+    "Send the message again later, or tell the recipient's postmaster by other means."
+)
+_TOO_LARGE = Words(
+    "The message is too large.",
+    "Send it in smaller pieces, or put what is large where it can be fetched.",
+)
+_OTHER_ADDRESS = "Ask the recipient for another address."
+
+# By the status without its class (RFC 3463 §3, RFC 5248), the most precise first.
+_WORDS = {
+    "1.1": Words(
+        "There is no such mailbox.",
+        "Check the part of the address before the @ for a misspelling.",
+    ),
+    "1.2": Words(
+        "There is no such domain.",
+        "Check the part of the address after the @ for a misspelling.",
+    ),
+    "1.3": Words(
+        "The address is not written as it must be.",
+        "Check the address; there may be a character in it that does not belong.",
+    ),
+    "1.6": Words("The mailbox has moved.", _OTHER_ADDRESS),
+    "1.7": Words(
+        "The recipient's mail system does not take your own address.",
+        "Check the address you send from.",
+    ),
+    "1.8": Words(
+        "The recipient's mail system does not know the domain of your own address.",
+        "Check the address you send from.",
+    ),
+    "1.10": Words("The domain takes no mail at all.", _OTHER_ADDRESS),
+    "1.": Words("The address cannot be used.", "Check the address."),
+    "2.1": Words("The mailbox is closed.", _OTHER_ADDRESS),
+    "2.2": Words(
+        "The mailbox is full.",
+        "Tell the recipient by other means, and send the message again later.",
+    ),
+    "2.3": _TOO_LARGE,
+    "2.4": Words(
+        "The address stands for a list, and the list has a fault.",
+        "Tell the owner of the list, or the postmaster there.",
+    ),
+    "2.": Words(
+        "The mailbox cannot take the message.",
+        "Ask the recipient by other means what is wrong with it.",
+    ),
+    "3.1": Words(
+        "The recipient's mail system is full.", "Send the message again later."
+    ),
+    "3.4": _TOO_LARGE,
+    "3.": Words(
+        "The recipient's mail system is in trouble.", "Send the message again later."
+    ),
+    "4.3": Words(
+        "The name servers of the recipient's domain did not answer.", _LATER
+    ),
+    "4.6": Words(
+        "The mail goes round in circles: it came back to where it had been.",
+        "An alias or a forwarding is wrong. Tell the recipient or your postmaster.",
+    ),
+    "4.7": Words("The time allowed was over before it could be delivered.", _LATER),
+    "4.": Words(_UNREACHABLE, _LATER),
+    "5.3": Words(
+        "There were too many recipients.", "Send the message in smaller groups."
+    ),
+    "5.": Words(
+        "The two mail systems misunderstood each other.", "Tell your postmaster."
+    ),
+    "6.": Words(
+        "The form of the message was not accepted.",
+        "Send it as plain text, without attachments.",
+    ),
+    "7.1": Words(
+        f"{_BY_RULES} Perhaps you may not write to this address.", _ASK_POSTMASTER
+    ),
+    "7.2": Words(
+        "You may not write to this list.", "Ask the owner of the list to admit you."
+    ),
+    "7.20": Words(f"{_BY_RULES} A signature (DKIM) is missing or wrong.", _PROVE),
+    "7.21": Words(f"{_BY_RULES} A signature (DKIM) is missing or wrong.", _PROVE),
+    "7.22": Words(f"{_BY_RULES} A signature (DKIM) is missing or wrong.", _PROVE),
+    "7.23": Words(f"{_BY_RULES} Our host may not send for your domain (SPF).", _PROVE),
+    "7.24": Words(f"{_BY_RULES} The SPF record of your domain is wrong.", _PROVE),
+    "7.25": Words(f"{_BY_RULES} Our host has no proper name in DNS.", _PROVE),
+    "7.26": Words(f"{_BY_RULES} It is not proven that you sent it (DMARC).", _PROVE),
+    "7.28": Words(
+        f"{_BY_RULES} It has had too much mail at once.", "Send it again later."
+    ),
+    "7.": Words(_BY_RULES, _ASK_POSTMASTER),
+}  # fmt: skip
+_UNKNOWN = Words(
+    "The message could not be delivered.",
+    "Send the message again later, or ask your postmaster.",
+)
+
+
+def words_for(status: str) -> Words:
+    """Return what a status code means; any text will do as one."""
     detail = status.partition(".")[2]
-    for prefix, sentence in _ADVICE:
-        if detail == prefix or (prefix.endswith(".") and detail.startswith(prefix)):
-            return sentence
-    return "Send the message again later, or ask your postmaster."
+    subject = detail.partition(".")[0]
+    return _WORDS.get(detail) or _WORDS.get(f"{subject}.") or _UNKNOWN
 
 
-def beginning(kind: ReportKind, hostname: str, retry_until: str) -> str:
-    """Return the first paragraphs of a report.
+class Telling(NamedTuple):
+    """What there is to tell besides the recipients.
 
-    ``retry_until`` is the date until which a delayed message is tried, or empty.
+    ``total`` is how many recipients there are, also those that are not shown;
+    ``returned_whole`` says that the message follows, not its header only; ``note`` is
+    a paragraph for the end, or empty.
     """
-    text = f"This is the mail system at {hostname}.\n\n{_BEGINNINGS[kind]}"
-    if kind is ReportKind.DELAYED and retry_until:
-        text += f"\nIt will be tried until {retry_until}."
-    return text
+
+    total: int
+    retry_until_us: int = 0
+    returned_whole: bool = False
+    note: str = ""
+
+
+def human_part(
+    kind: ReportKind,
+    about: ReportedMessage,
+    results: Sequence[RecipientResult],
+    reporter: Reporter,
+    telling: Telling,
+) -> bytes:
+    """Return the text in UTF-8 with CRLF."""
+    beginning = _BEGINNINGS[kind].format(whom=_whom(results, telling.total))
+    if kind is ReportKind.DELAYED and telling.retry_until_us:
+        beginning += f" It will be tried until {reporter.date(telling.retry_until_us)}."
+    blocks = [f"This is the mail system at {reporter.hostname}."]
+    if telling.note:
+        blocks.append(_wrapped(telling.note))
+    blocks += [_wrapped(beginning), _message_words(about, reporter)]
+    blocks += [_recipient_words(kind, about, result) for result in results]
+    if telling.total > len(results):
+        blocks.append(f"... and {telling.total - len(results)} more recipients.")
+    what = "your message" if telling.returned_whole else "the header of your message"
+    blocks.append(_wrapped(f"The same facts for programs, and {what}, follow."))
+    text = "\n\n".join(blocks) + "\n"
+    return text.replace("\n", "\r\n").encode("utf-8", "replace")
+
+
+def _whom(results: Sequence[RecipientResult], total: int) -> str:
+    return "the address below" if total == 1 else f"the {total} addresses below"
+
+
+def _message_words(about: ReportedMessage, reporter: Reporter) -> str:
+    lines = []
+    subject = (find(about.header, "Subject") or b"").decode("utf-8", "replace")
+    if subject and "=?" not in subject:  # encoded words are nothing for people
+        lines.append(f"Subject: {clean(subject[:_SUBJECT_CHARS_MAX])}")
+    if about.envelope.arrival_us:
+        lines.append(f"Came in: {reporter.date(about.envelope.arrival_us)}")
+    lines.append(f"Known as: {about.queue_id}")
+    return _indented("About this message:", lines)
+
+
+def _recipient_words(
+    kind: ReportKind, about: ReportedMessage, result: RecipientResult
+) -> str:
+    outcome, recipient = result.outcome, result.recipient
+    name = f"<{clean(recipient.address.to_text())}>"
+    written = _written(result)
+    if written:
+        name += f" (you wrote to: {written})"
+    paragraphs = []
+    if not isinstance(outcome, Delivered):
+        happened = words_for(outcome.status).happened
+        if kind is ReportKind.FAILED and isinstance(outcome, Deferred):
+            happened = f"It was tried until the time allowed was over. {happened}"
+        paragraphs.append(_wrapped(happened, 4))
+    if dialogue := _dialogue(about, result):
+        paragraphs.append("\n".join(dialogue))
+    if kind is ReportKind.FAILED:
+        advice = words_for(outcome.status).advice
+        paragraphs.append(_wrapped(f"What you can do: {advice}", 4))
+    return f"{name}\n" + "\n\n".join(paragraphs)
+
+
+def _written(result: RecipientResult) -> str:
+    """Return the address that the sender wrote, if it is another one."""
+    recipient = result.recipient
+    own = recipient.address.to_text()
+    original = original_recipient(recipient)
+    written = original[1] if original and original[1] else accepted_as(recipient)
+    return "" if written.lower() == own.lower() else clean(written)
+
+
+def _dialogue(about: ReportedMessage, result: RecipientResult) -> list[str]:
+    """Show what the other side said, and to what."""
+    outcome = result.outcome
+    said = said_of(outcome)
+    if not said:
+        return []
+    if isinstance(outcome, Delivered) or not (outcome.peer and code_of(outcome)):
+        return [_wrapped(line, 4) for line in said]
+    lines = [f"    {clean(outcome.peer)} said:"]
+    if command := _command(outcome.verb, about, result):
+        lines.append(f"    >>> {clean(command)}")
+    lines += [_wrapped(f"<<< {line}", 4, hanging=4) for line in said]
+    return lines
+
+
+def _command(verb: str, about: ReportedMessage, result: RecipientResult) -> str:
+    match verb:
+        case "MAIL":
+            return f"MAIL From:<{about.envelope.sender.to_text()}>"
+        case "RCPT":
+            return f"RCPT To:<{result.recipient.address.to_text()}>"
+        case "CONTENT":
+            return "(the message)"
+        case _:
+            return verb
+
+
+def _indented(first: str, lines: Sequence[str]) -> str:
+    return "\n".join([first, *(f"    {line}" for line in lines)])
+
+
+def _wrapped(text: str, indent: int = 0, hanging: int = 0) -> str:
+    out, line, room = [], "", _COLUMNS - indent
+    for word in text.split(" "):
+        if line and len(line) + len(word) >= room:
+            out.append(line)
+            line = " " * hanging + word
+        else:
+            line = f"{line} {word}" if line else word
+    return "\n".join(" " * indent + each for each in [*out, line])

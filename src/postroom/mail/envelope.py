@@ -9,8 +9,7 @@ from postroom.mail.address import NULL_SENDER, Address
 
 _NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
-_ADDED_CHARS_MAX = 490
-"""An ORCPT that we add has at most 500 characters (RFC 3461 §5.4)."""
+_ORCPT_CHARS_MAX = 500  # RFC 3461 §5.4
 
 
 class BodyType(StrEnum):
@@ -25,10 +24,9 @@ class Recipient(msgspec.Struct, frozen=True, gc=False):
     """One recipient and its DSN wishes (RFC 3461 §4.1, §4.2).
 
     ``notify`` is as received (``"NEVER"``, ``"SUCCESS,FAILURE"``), empty if not given.
-    ``orcpt`` is the original recipient in xtext, ``"rfc822;joe+2Bx@here.test"``. If
-    none was given it is empty, or, once an alias led elsewhere, that alias's address
-    behind an empty type, ``";list@here.test"``: next hops may be told of it (RFC 3461
-    §5.2.1), but it is no Original-Recipient (RFC 3461 §6.3).
+    ``orcpt`` is the original recipient as given, ``"rfc822;joe+2Bx@here.test"``, empty
+    if not given. Where an alias led elsewhere, the address that was accepted follows
+    it behind a blank: see ``given_orcpt`` and ``accepted_as``.
     """
 
     address: Address
@@ -36,27 +34,33 @@ class Recipient(msgspec.Struct, frozen=True, gc=False):
     orcpt: str = ""
 
 
+def given_orcpt(recipient: Recipient) -> str:
+    """Return the ORCPT that was given with a recipient, empty if none was."""
+    return recipient.orcpt.partition(" ")[0]
+
+
+def accepted_as(recipient: Recipient) -> str:
+    """Return the address under which a recipient was accepted: perhaps an alias."""
+    return recipient.orcpt.partition(" ")[2] or recipient.address.to_text()
+
+
+def orcpt_behind_alias(recipient: Recipient) -> str:
+    """Return the ``orcpt`` of those that the alias ``recipient`` stands for."""
+    return f"{given_orcpt(recipient)} {accepted_as(recipient)}"
+
+
 def said_orcpt(recipient: Recipient) -> str:
-    """Return the ORCPT to tell a next hop: the one given, or the address we had."""
-    orcpt = recipient.orcpt
-    if orcpt:
-        return orcpt if orcpt[0] != ";" else f"rfc822{orcpt}"
-    # RFC 3461 §5.2.1: it may be added where there was none; who asks for reports can
-    # then tell whom they are about.
-    return f"rfc822{added}" if (added := _added(recipient)) else ""
+    """Return the ORCPT to tell a next hop: the one given, or else our own.
 
-
-def came_for(recipient: Recipient) -> str:
-    """Return the stored ORCPT of a recipient that an alias puts in another's place."""
-    return recipient.orcpt or _added(recipient)
-
-
-def _added(recipient: Recipient) -> str:
-    address = recipient.address
-    if not address.is_ascii:
-        return ""  # the type utf-8 needs SMTPUTF8 (RFC 6533 §4)
-    xtext = to_xtext(address.to_text())
-    return f";{xtext}" if len(xtext) <= _ADDED_CHARS_MAX else ""
+    RFC 3461 §5.2.1: it may be added where there was none, and is then the address
+    that we accepted; empty if that cannot be said.
+    """
+    given = given_orcpt(recipient)
+    address = accepted_as(recipient)
+    if given or not address.isascii():  # RFC 6533 §4: utf-8 needs SMTPUTF8
+        return given
+    added = f"rfc822;{to_xtext(address)}"
+    return added if len(added) <= _ORCPT_CHARS_MAX else ""
 
 
 def to_xtext(text: str) -> str:

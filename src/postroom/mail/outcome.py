@@ -69,6 +69,7 @@ class Attempt(msgspec.Struct, frozen=True):
     are owed; ``numbers`` are their numbers within the message, stable over retries.
     ``say`` is where the dialogue is narrated, if someone listens. ``again`` says that
     it was tried before, so that an agent may look whether it already got through.
+    ``grade`` tells how urgent it is; the smaller, the sooner it goes.
     """
 
     queue_id: QueueId
@@ -79,3 +80,4 @@ class Attempt(msgspec.Struct, frozen=True):
     now: Now
     say: Say | None = None
     again: bool = False
+    grade: int = 0

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin
+from postroom.mail.headers import find_all
 from postroom.mail.ids import QueueId
 from postroom.mail.now import SECOND_US
 
@@ -26,6 +27,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAME_CHARS_MAX = 255  # RFC 5321 §4.5.3.1.2
 # The name may be parted from its colon by blanks (RFC 5322 §4.5).
 _RECEIVED = re.compile(rb"\n[Rr][Ee][Cc][Ee][Ii][Vv][Ee][Dd][ \t]*:")
+_DELIVERED_TO = re.compile(rb"\n[Dd][Ee][Ll][Ii][Vv][Ee][Rr][Ee][Dd]-[Tt][Oo]")
 
 
 def date_text(utc_us: int, zone_offset_s: int) -> str:
@@ -103,6 +105,20 @@ def delivered_to_field(recipient: Address) -> bytes:
     """Return the ``Delivered-To`` field (RFC 9228 §3), by which loops are seen."""
     text = _printable(recipient.to_text())
     return f"Delivered-To: {text}\r\n".encode("utf-8", "replace")
+
+
+def has_delivered_to(header: bytes) -> bool:
+    """Whether a header may hold ``Delivered-To``; so for little mail, and quick."""
+    return _DELIVERED_TO.search(b"\n" + header) is not None
+
+
+def was_delivered_to(header: bytes, recipient: Address) -> bool:
+    """Whether the message was at this address before: it goes round in circles.
+
+    Judged by ``Delivered-To`` (RFC 9228 §4), without regard to case.
+    """
+    address = _printable(recipient.to_text()).encode("utf-8", "replace").lower()
+    return any(v.lower() == address for v in find_all(header, "Delivered-To"))
 
 
 def hop_count(header: bytes) -> int:

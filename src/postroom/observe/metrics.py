@@ -17,6 +17,7 @@ from postroom.observe.events import (
     MessageDiscarded,
     MessageQueued,
     MessageShunted,
+    ReportDropped,
     ReportQueued,
     SessionClosed,
     SessionOpened,
@@ -67,6 +68,7 @@ class Metrics:
 _PLAIN: dict[type[AnyEvent], str] = {
     MessageDiscarded: "messages.discarded",
     MessageShunted: "messages.shunted",
+    ReportDropped: "reports.dropped",
     ReportQueued: "reports.queued",
     LoggedIn: "logins.accepted",
     LoginFailed: "logins.refused",

@@ -3,6 +3,8 @@
 import msgspec
 
 from postroom.mail.address import Address
+from postroom.mail.redirection import Redirection, report_on
+from postroom.mail.reported import ReportKind
 from postroom.mail.route import Route
 from postroom.route.routing import LocalUser, Relay
 
@@ -56,3 +58,43 @@ class Expansion(msgspec.Struct, frozen=True):
         for child in self.children:
             parted.setdefault(child.owner, []).append(child)
         return {owner: tuple(children) for owner, children in parted.items()}
+
+
+class Course:
+    """What an alias turns out to be as its chunks come (RFC 3461 §5.2.7).
+
+    Args:
+        cursor: where the expansion begins; over 0 it goes on after a crash, and what
+            came before is not known: then it is taken for an alias of several.
+
+    Attributes:
+        of_members: what it is for the members whose copies keep their sender.
+    """
+
+    def __init__(self, cursor: int) -> None:
+        self.of_members = Redirection.ALIASES
+        self._is_first = not cursor
+        self._has_own = bool(cursor)
+        self._has_owned = False
+        self._owner: Address | None = None
+
+    def take(self, found: Expansion) -> None:
+        """Take the next chunk."""
+        own = sum(child.owner is None for child in found.children)
+        targets = len(found.children) + len(found.problems)
+        is_all = self._is_first and found.cursor is None
+        alone = is_all and own == targets == 1
+        self.of_members = Redirection.ALIAS if alone else Redirection.ALIASES
+        self._is_first = False
+        self._has_own |= own > 0
+        self._has_owned |= own < len(found.children)
+        self._owner = found.owner
+
+    @property
+    def to_report(self) -> ReportKind | None:
+        """How to report success after the last chunk; None: not here."""
+        if not (self._has_own or self._has_owned):
+            return None  # it led to nobody
+        if self._owner is not None or not self._has_own:
+            return report_on(Redirection.LIST)
+        return report_on(self.of_members)

@@ -8,11 +8,13 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from postroom.limits.shared import SharedCounters
 from postroom.schedule.scheduler import Scheduler
 from postroom.schedule.settings import ScheduleSettings
 from postroom.services.dispatch import Dispatcher, Parts
 from postroom.services.expand import Expander
 from postroom.services.listeners import Listeners
+from postroom.services.ration import Ration
 from postroom.services.report import Reporter
 from postroom.services.settings import DeliverSettings
 from postroom.services.settle import Settler
@@ -39,17 +41,20 @@ def start_line(
     deliver: DeliverSettings,
     schedule: ScheduleSettings,
     seed: int,
+    counters: SharedCounters | None = None,
     bound: Callable[[Scheduler], None] = lambda _: None,
 ) -> Line:
     """Begin to deliver what is in a shard.
 
-    ``bound`` is given the scheduler, so that agents can tell it which hops are one
-    destination.
+    ``counters`` are those of all workers, by default of this line alone. ``bound`` is
+    given the scheduler, so that agents can tell it which hops are one destination.
     """
     scheduler = Scheduler(schedule, seed)
     bound(scheduler)
-    reporter = Reporter(shop, schedule.retry, deliver.double_bounce_to)
-    settler = Settler(schedule.retry, reporter)
+    reports = deliver.reports
+    ration = Ration(reports, counters or SharedCounters.private())
+    reporter = Reporter(shop, schedule.retry, reports, ration)
+    settler = Settler(schedule.retry, reporter, warn_automatic=reports.warn_automatic)
     listeners = Listeners()
     expander = Expander(shop, settler, reporter, listeners)
     parts = Parts(shop, scheduler, expander, settler, listeners)

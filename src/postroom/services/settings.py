@@ -3,6 +3,8 @@
 import msgspec
 
 from postroom.mail.units import Duration, Size
+from postroom.services.lanes import LANES_MAX
+from postroom.services.report_settings import ReportSettings
 
 
 class ReceiveSettings(
@@ -45,12 +47,14 @@ class DeliverSettings(
     """How often the spool is searched for due mail that no hint told of."""
     attempt_timeout: Duration = Duration.from_text("1h")
     """After this an attempt is given up and deferred, whatever the agent says."""
-    double_bounce_to: str = "postmaster"
-    """Who gets reports that cannot be sent to a sender; empty drops them."""
+    reports: ReportSettings = ReportSettings()
+    """What senders are told."""
 
     def __post_init__(self) -> None:
         """Check what the types do not."""
         _at_least_one(self, "attempts_max", "lanes", "scan_interval")
+        if self.lanes > LANES_MAX:
+            raise ValueError(f"lanes must be at most {LANES_MAX}")
 
 
 class SubmissionSettings(

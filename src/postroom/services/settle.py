@@ -1,28 +1,48 @@
 """What becomes of recipients after an attempt: gone, waiting, or reported.
 
-The retry schedule says whether a deferred recipient waits or expires; failures and
-expiries go to the reporter, whose reports are queued in the same transaction that
-removes the recipients, so that neither can be lost without the other.
+The retry schedule says whether a deferred recipient waits or expires; failures,
+expiries, and deliveries that the sender asked to hear of go to the reporter, whose
+reports are queued in the same transaction that removes the recipients, so that neither
+can be lost without the other.
 """
 
 from collections.abc import Sequence
 from typing import assert_never
 
+from postroom.mail.automatic import automatic
+from postroom.mail.headers import edited_header
 from postroom.mail.ids import to_number
 from postroom.mail.now import Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
+from postroom.mail.reported import ReportKind
 from postroom.schedule.retry import Deferral, Expire, Retry, verdict_on_deferral
 from postroom.schedule.settings import RetrySettings
 from postroom.services.report import Reported, Reporter, wants
 from postroom.spool.spool import Lease, NewMessage, Settle
 
+Happened = dict[ReportKind, list[Reported]]
+"""What there is to report, by kind."""
+
 
 class Settler:
-    """Judges the outcomes of attempts."""
+    """Judges the outcomes of attempts.
 
-    def __init__(self, retry: RetrySettings, reporter: Reporter) -> None:
+    Args:
+        retry: when deferred recipients are tried again.
+        reporter: writes the reports.
+        warn_automatic: warn the senders of automatic mail of delays, too.
+    """
+
+    def __init__(
+        self,
+        retry: RetrySettings,
+        reporter: Reporter,
+        *,
+        warn_automatic: bool = False,
+    ) -> None:
         self._retry = retry
         self._reporter = reporter
+        self._warn_automatic = warn_automatic
 
     async def judge(
         self,
@@ -38,28 +58,39 @@ class Settler:
         """
         if settled_at_once := done(lease, outcomes):
             return settled_at_once, ()
+        settled, happened = self.weigh(lease, outcomes, now, due_us=due_us)
+        return settled, await self._reporter.report(lease, happened, now)
+
+    def weigh(
+        self,
+        lease: Lease,
+        outcomes: Sequence[Outcome],
+        now: Now,
+        *,
+        due_us: int | None = None,
+    ) -> tuple[list[Settle], Happened]:
+        """Return what becomes of each leased recipient, and what is to be reported."""
         settled: list[Settle] = []
-        failed: list[Reported] = []
-        delayed: list[Reported] = []
+        happened: Happened = {}
         for index, outcome in enumerate(outcomes):
-            reported = Reported(lease.envelope.recipients[index], outcome)
+            kind: ReportKind | None
+            settle = Settle(lease.numbers[index])
             match outcome:
                 case Delivered():
-                    settled.append(Settle(lease.numbers[index]))
+                    kind = _of_delivery(outcome)
                 case Failed():
-                    settled.append(Settle(lease.numbers[index]))
-                    failed.append(reported)
+                    kind = ReportKind.FAILED
                 case Deferred():
                     verdict = self._verdict(lease, index, now, due_us)
-                    settled.append(_settled(lease, index, outcome, verdict))
-                    if isinstance(verdict, Expire):
-                        failed.append(reported)
-                    elif verdict.warn:
-                        delayed.append(reported)
+                    settle = _settled(lease, index, outcome, verdict)
+                    kind = _of_verdict(verdict)
                 case _:
                     assert_never(outcome)
-        new = await self._reporter.report(lease, failed, delayed, now)
-        return settled, new
+            settled.append(settle)
+            if kind is not None:
+                reported = Reported(lease.envelope.recipients[index], outcome)
+                happened.setdefault(kind, []).append(reported)
+        return settled, happened
 
     def _verdict(
         self, lease: Lease, index: int, now: Now, due_us: int | None
@@ -73,17 +104,42 @@ class Settler:
         )
         verdict = verdict_on_deferral(deferral, now, self._retry, due_us)
         if isinstance(verdict, Retry) and verdict.warn:
-            warn = wants(lease.envelope.recipients[index], "DELAY")
-            return Retry(verdict.due_us, warn)
+            return Retry(verdict.due_us, self._warns(lease, index))
         return verdict
+
+    def _warns(self, lease: Lease, index: int) -> bool:
+        """Whether to warn: the sender asked for it, or did not ask and is a person."""
+        recipient = lease.envelope.recipients[index]
+        if recipient.notify or self._warn_automatic:
+            return wants(recipient, ReportKind.DELAYED)
+        return automatic(edited_header(lease.message), lease.envelope.sender) is None
 
 
 def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:
-    """Return what becomes of recipients that were all delivered to; else nothing."""
+    """Return what becomes of recipients that were all delivered to; else nothing.
+
+    Nothing, too, if somebody may want to hear of it.
+    """
     for outcome in outcomes:
         if type(outcome) is not Delivered:
             return ()
+    for recipient in lease.envelope.recipients:
+        if recipient.notify:
+            return ()
     return [Settle(number) for number in lease.numbers]
+
+
+def _of_delivery(outcome: Delivered) -> ReportKind | None:
+    if outcome.reports:  # RFC 3461 §5.2.1: the next hop was told what is wanted
+        return None
+    # RFC 3461 §5.2.2 (b), §5.2.3 (a)
+    return ReportKind.RELAYED if outcome.relayed else ReportKind.DELIVERED
+
+
+def _of_verdict(verdict: Retry | Expire) -> ReportKind | None:
+    if isinstance(verdict, Expire):
+        return ReportKind.FAILED
+    return ReportKind.DELAYED if verdict.warn else None
 
 
 def _settled(

@@ -13,7 +13,7 @@ import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address, AddressError
 from postroom.mail.address_list import Mailbox, parse_address_list
-from postroom.mail.envelope import BodyType
+from postroom.mail.envelope import BodyType, to_xtext
 
 # sysexits.h, as far as it is used.
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_NOHOST = 0, 64, 65, 67, 68
@@ -38,7 +38,6 @@ _MODES_ELSEWHERE = {
 }
 # RFC 3461 §4.1: notify-list-element; §4.4: envid, of printable characters.
 _NOTIFY = re.compile(r"NEVER|(SUCCESS|FAILURE|DELAY)(,(SUCCESS|FAILURE|DELAY))*")
-_NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
 _ENVID_CHARS_MAX = 100
 _ARGUMENT_CHARS_SHOWN = 200
 
@@ -312,13 +311,11 @@ class _Reader:
                     raise UsageError("Invalid -R value")
                 self._given["ret"] = upper
             case "V":
-                if len(value) > _ENVID_CHARS_MAX or not value.isascii():
+                envid = to_xtext(value) if value.isascii() else ""
+                # RFC 3461 §4.4: of printable characters, in xtext 100 at most
+                if not 0 < len(envid) <= _ENVID_CHARS_MAX or not value.isprintable():
                     raise UsageError("Invalid syntax in -V argument")
-                self._given["envid"] = _NOT_XCHAR.sub(_hex, value)
-
-
-def _hex(match: re.Match[str]) -> str:
-    return f"+{ord(match[0]):02X}"  # RFC 3461 §4: xtext
+                self._given["envid"] = envid
 
 
 def _shown(text: str) -> str:

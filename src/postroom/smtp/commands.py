@@ -186,7 +186,7 @@ _XTEXT = re.compile(r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 # hexchar, apart from those that stand for graphic and white space characters, the
 # only ones that ENVID and ORCPT may hold (RFC 3461 §4.2, §4.4)
 _UNPRINTABLE = re.compile(r"\+(?:0[0-8A-F]|1|7F|[89A-F])")
-# addr-type ";" xtext, addr-type = atom (RFC 3461 §4.2, RFC 822 §3.3)
+# addr-type ";" xtext, addr-type = atom (RFC 3461 §4.2)
 _ORCPT = re.compile(
     r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+;(?:[!-*,-<>-~]|\+[0-9A-F]{2})*"
 )
@@ -437,7 +437,7 @@ def _envid(value: str) -> str:
 
 def _notify(value: str) -> str:
     words = value.upper().split(",")  # RFC 3461 §4.1: in any case
-    # RFC 822 §2.7: a list may have empty elements, but one must not be
+    # The list of its grammar (1#) may have empty elements, but not only such.
     if words != ["NEVER"] and not (_NOTIFY_WORDS.issuperset(words) and any(words)):
         raise _syntax("NOTIFY needs NEVER alone, or some of SUCCESS, FAILURE, DELAY")
     if len(value) > NOTIFY_CHARS_MAX:

@@ -197,7 +197,9 @@ class Bench:
             lanes=plan.deliver.lanes,
             senders=Senders(plan.schedule.grades),
         )
-        self.line: Line = start_line(self.shop, plan.deliver, plan.schedule, seed=1)
+        self.line: Line = start_line(
+            self.shop, plan.deliver, plan.schedule, 1, self.counters
+        )
         self.acceptor = Acceptor(self.shop, self.line.dispatcher)
         self.budget = Budget(plan.memory_octets)
         self.tools = Tools(self.shop, self.acceptor, self.budget, self.counters)

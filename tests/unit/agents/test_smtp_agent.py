@@ -186,11 +186,11 @@ async def test_each_recipient_has_its_own_outcome() -> None:
     )
     assert outcomes[2] == Deferred(
         "4.2.1",
-        text := "450 4.2.1 Try later",
+        "450 4.2.1 Try later",
         peer,
         450,
         verb="RCPT",
-        said=(text,),
+        said=("450 4.2.1 Try later",),
     )
 
 

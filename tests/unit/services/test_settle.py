@@ -8,7 +8,9 @@ from postroom.mail.now import DAY_US, HOUR_US, MINUTE_US
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
 from postroom.observe.events import ReportDropped, ReportQueued
 from postroom.schedule.settings import RetrySettings
+from postroom.services.ration import Ration
 from postroom.services.report import LAST, Reporter
+from postroom.services.report_settings import ReportSettings
 from postroom.services.settle import Settler
 from postroom.spool.spool import Lease, NewMessage, Settle
 from postroom.testing.spool import Letters
@@ -48,7 +50,9 @@ async def judge(
     b: Bench, leased: Lease, *outcomes: Outcome, due_us: int | None = None
 ) -> tuple[list[Settle], list[NewMessage]]:
     retry = RetrySettings(jitter_percent=0)
-    settler = Settler(retry, Reporter(b.shop, retry, "postmaster"))
+    settings = ReportSettings()
+    reporter = Reporter(b.shop, retry, settings, Ration(settings, b.counters))
+    settler = Settler(retry, reporter)
     settled, new = await settler.judge(leased, outcomes, b.clock(), due_us=due_us)
     return list(settled), list(new)
 
