@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from threading import Lock
 
 import msgspec
@@ -144,5 +145,6 @@ class FileBodyWriter:
             self._is_abandoned = True
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
-                self._directory.files.close(descriptor)
+                with suppress(OSError):  # it is closed all the same
+                    self._directory.files.close(descriptor)
             self._directory.remove([self._name])

@@ -21,6 +21,7 @@ from postroom.spool.spool import SpoolError
 SQLITE_VERSION_MIN = 3_051_003
 _WAL_HEADER_OCTETS = 32
 _FRAME_HEADER_OCTETS = 24
+_PIECE_OCTETS = 1 << 16  # SQLite's own files take less than 128 KiB at a time
 _BUSY_MS = 5_000
 _STATEMENTS_KEPT = 256
 _OPEN = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
@@ -55,9 +56,15 @@ class Database:
         self._wal_salt = b""
         self._wal_kept = True
         self._reading = threading.Lock()
+        self._reader: apsw.Connection | None = None
+        self._rewrite_log()
         self.writer = self._connect()
-        self.generation = schema.prepare(self.writer, shard, generation)
-        self._reader: apsw.Connection | None = self._connect()
+        try:
+            self.generation = schema.prepare(self.writer, shard, generation)
+            self._reader = self._connect()
+        except BaseException:
+            self.writer.close(force=True)
+            raise
 
     @property
     def path(self) -> str:
@@ -117,8 +124,12 @@ class Database:
     def close(self, *, clean: bool) -> None:
         """Close; if ``clean``, after copying the log back and emptying it.
 
+        Otherwise what is uncertain is cut off the log: it was refused, and should not
+        be found by whoever opens it next.
+
         Raises:
-            apsw.Error: the log could not be copied back. Nothing is lost by that.
+            apsw.Error: the log could not be copied back, or cut. Nothing is lost by
+                that.
         """
         with self._reading:
             self._close_reader()
@@ -127,6 +138,8 @@ class Database:
                     self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             finally:
                 self.writer.close(force=True)
+            if not clean:
+                self._cut_log()
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -137,6 +150,14 @@ class Database:
         connection = apsw.Connection(
             self._path, flags=_OPEN, vfs=self._vfs, statementcachesize=_STATEMENTS_KEPT
         )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close(force=True)
+            raise
+        return connection
+
+    def _prepare(self, connection: apsw.Connection) -> None:
         connection.set_busy_timeout(_BUSY_MS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.pragma("page_size", schema.PAGE_OCTETS)
@@ -150,7 +171,6 @@ class Database:
         connection.pragma("trusted_schema", 0)
         # Replaces the automatic checkpoint, too: we choose the moment.
         connection.set_wal_hook(self._committed)
-        return connection
 
     def _committed(self, _connection: apsw.Connection, _name: str, frames: int) -> int:
         if not self._wal_kept or not self._wal_salt:
@@ -179,6 +199,26 @@ class Database:
         with self._log() as log:
             if log.xFileSize() > end:
                 log.xTruncate(end)
+                log.xSync(apsw.SQLITE_SYNC_FULL)
+        if not end:
+            self._wal_salt = b""
+
+    def _rewrite_log(self) -> None:
+        """Write what is in the log once more, and sync it.
+
+        A process may have ended between a failed sync and cutting the log. Its last
+        commit is then read back from memory as if it were sound, though the kernel
+        will not write it any more; what was committed after it would be lost with it.
+        Written again, all of the log is certain.
+        """
+        if not os.path.exists(self._path + "-wal"):
+            return
+        with self._log() as log:
+            size = log.xFileSize()
+            for start in range(0, size, _PIECE_OCTETS):
+                octets = min(_PIECE_OCTETS, size - start)
+                log.xWrite(log.xRead(octets, start), start)
+            if size:
                 log.xSync(apsw.SQLITE_SYNC_FULL)
 
     @contextmanager

@@ -8,6 +8,7 @@ On failure everything is let go again and ``SpoolError`` says what is wrong.
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -86,22 +87,44 @@ def open_files(wish: Wish) -> Opened:
 
 
 def _make_directories(files: Files, directory: str, path: str) -> None:
+    """Make the directories, and make sure of their names in any case.
+
+    What is there may have been made by a process that was killed before it could.
+    """
     bodies = os.path.join(path, BODIES)
+    above = [os.path.dirname(os.path.abspath(directory))]
+    while not os.path.isdir(above[-1]):
+        above.append(os.path.dirname(above[-1]))
     if not os.path.isdir(bodies):
         files.make_directory(bodies)
-        for made in (path, directory, os.path.dirname(os.path.abspath(directory))):
-            files.sync_directory(made)
+    files.sync_directory(path)
+    files.sync_directory(directory)
+    for each in above:
+        with suppress(PermissionError):  # whoever may read it has made ours, and synced
+            files.sync_directory(each)
 
 
 def _open_locked(wish: Wish, path: str, files: Files, lock: ShardLock) -> Opened:
-    settings = wish.settings
     database = Database(
         os.path.join(path, DATABASE),
         wish.shard,
-        settings,
+        wish.settings,
         generation=wish.generation,
         vfs=wish.seam.vfs,
     )
+    try:
+        return _open_rest(wish, path, files, lock, database)
+    except BaseException:
+        # What is left open here would be taken up, unlooked at, by the next opening.
+        with suppress(apsw.Error):
+            database.close(clean=False)
+        raise
+
+
+def _open_rest(
+    wish: Wish, path: str, files: Files, lock: ShardLock, database: Database
+) -> Opened:
+    settings = wish.settings
     files.sync_directory(path)
     in_hand = InHand(os.path.join(path, "in-hand"))
     shunted = _count_crashes(database.writer, in_hand.left_behind(), wish)

@@ -1,76 +1,83 @@
-"""A disk that remembers, fails, and loses power: for crash tests of the spool.
+"""A disk that remembers, fails, and dies: for crash tests of the spool.
 
-``Disk`` records every write, sync, truncation and removal, by SQLite through an apsw
-VFS and by the spool's own file operations. ``Disk.after`` rebuilds what a power cut
-after n operations could have left: what was synced is there, of the rest nothing, all,
-or a part. ``Disk.fail_at`` makes the n-th write or sync fail once.
+``Disk`` records what is done to files and directories, by SQLite through an apsw VFS
+and by the spool's own file operations (``recording``). ``points`` tells what a power
+cut after each operation could have left (``platter``). ``fail_at`` makes operations
+fail; after ``die_at`` nothing is done any more, as when the process is killed.
 """
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
+from threading import Lock
 
-import apsw
 import msgspec
 
-from postroom.spool.files import Seam, SystemFiles
+from postroom.spool.files import Seam
+from postroom.testing.platter import Kind, Loss, Operation, Platter
+from postroom.testing.recording import RecordingFiles, RecordingVfs
 
-
-class Kind(Enum):
-    """What was done to a file."""
-
-    WRITE = "write"
-    TRUNCATE = "truncate"
-    SYNC = "sync"
-    REMOVE = "remove"
-    NAMES = "names"
-    DROP = "a sync that failed: what it should have synced never gets to the disk"
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One operation. ``offset`` is the new length of a truncation."""
-
-    kind: Kind
-    path: str
-    offset: int = 0
-    data: bytes = b""
-
-
-class Loss(Enum):
-    """What happens to writes that were not synced when the power goes."""
-
-    ALL = "all lost"
-    NONE = "all kept"
-    TORN = "the last is torn"
-    SOME = "every other one is lost, so that later ones overtake earlier ones"
+_NEVER = 1 << 62
 
 
 class Fault(Enum):
     """How an operation fails."""
 
-    IO = errno.EIO
-    FULL = errno.ENOSPC
+    IO = "an I/O error"
+    FULL = "no space left"
+    SHORT = "half of it is written, then no space is left"
+    INTERRUPTED = "interrupted by a signal (SQLite's own files see to that themselves)"
+
+    @property
+    def errno(self) -> int:
+        """The number of the error."""
+        match self:
+            case Fault.IO:
+                return errno.EIO
+            case Fault.FULL | Fault.SHORT:
+                return errno.ENOSPC
+            case Fault.INTERRUPTED:
+                return errno.EINTR
+
+    def applies_to(self, operation: Operation) -> bool:
+        """Whether an operation can fail in this way."""
+        match self:
+            case Fault.SHORT:
+                return operation.kind is Kind.WRITE and len(operation.data) > 1
+            case Fault.INTERRUPTED:
+                return "/queue.db" not in operation.path
+            case _:
+                return operation.kind is not Kind.DROP
 
 
 class Disk:
     """Records what is done below a directory.
 
     Args:
-        root: paths outside it are not recorded.
+        root: paths outside it are not recorded; what is there already is certain.
         name: of the VFS, unlike that of any other living ``Disk``.
     """
 
     def __init__(self, root: str, name: str = "recording") -> None:
         self.root = os.path.realpath(root)
         self.operations: list[Operation] = []
+        self.calls = 0
+        """How often the spool's own file operations were called, reading included."""
+        self.faults = 0
+        """How many operations have failed so far."""
         self.files = RecordingFiles(self)
         self.name = name
-        self._fail_at = -1
+        self._before = Platter(self.root)
+        self._fail_at, self._fail_end = _NEVER, 0
+        self._fail_call = _NEVER
         self._fail_kind: Kind | None = None
+        self._die_at = _NEVER
+        self._is_stopped = False
         self._fault = Fault.IO
-        self._faults = 0
-        self._vfs = _RecordingVfs(name, self)
+        self._turn = Lock()
+        self._vfs = RecordingVfs(name, self)
 
     @property
     def seam(self) -> Seam:
@@ -78,202 +85,106 @@ class Disk:
         return Seam(self.name, self.files)
 
     @property
-    def faults(self) -> int:
-        """How many operations have failed so far."""
-        return self._faults
+    def now(self) -> int:
+        """How many operations were done."""
+        return len(self.operations)
 
-    def fail_at(self, index: int, fault: Fault) -> None:
-        """Let operation number ``index`` fail, if it is a write or a sync."""
-        self._fail_at, self._fault = index, fault
+    def fail_at(self, index: int, fault: Fault, *, times: int = 1) -> None:
+        """Let operation ``index`` fail, and what follows until ``times`` have."""
+        self._fail_at, self._fail_end = index, self.faults + times
+        self._fault = fault
+
+    def fail_call(self, index: int, fault: Fault) -> None:
+        """Let the call number ``index`` of a file operation of the spool fail."""
+        self._fail_call, self._fault = index, fault
 
     def fail_next(self, kind: Kind, fault: Fault) -> None:
         """Let the next operation of a kind fail."""
         self._fail_kind, self._fault = kind, fault
 
+    def die_at(self, index: int) -> None:
+        """Let nothing be done any more from operation ``index`` on."""
+        self._die_at = index
+
+    def revive(self) -> None:
+        """Let things be done again."""
+        self._die_at = _NEVER
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let nothing be done for a while."""
+        self._is_stopped = True
+        try:
+            yield
+        finally:
+            self._is_stopped = False
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing is done any more."""
+        return self._is_stopped or self.now >= self._die_at
+
     def close(self) -> None:
         """Take the VFS away; files opened through it must be closed."""
         self._vfs.unregister()
 
-    def note(self, operation: Operation) -> None:
-        """Record an operation that is about to be done, or make it fail.
+    def called(self) -> None:
+        """Count a call of a file operation of the spool, or make it fail."""
+        index, self.calls = self.calls, self.calls + 1
+        if index == self._fail_call:
+            self.faults += 1
+            raise _error(self._fault)
+
+    def do(self, operation: Operation, act: Callable[[bytes], None]) -> None:
+        """Record an operation and do it, or make it fail.
+
+        Args:
+            operation: what is to be recorded.
+            act: does it with these data.
 
         Raises:
-            OSError: it is the one chosen to fail; it must not be done.
+            OSError: it failed; nothing was done, or by ``Fault.SHORT`` half of it.
         """
-        index = len(self.operations)
-        if index == self._fail_at or operation.kind is self._fail_kind:
-            self._faults += 1
-            self._fail_at, self._fail_kind = -1, None
-            if operation.kind is Kind.SYNC:
-                # The kernel counts the pages as clean now; no later sync writes them.
-                self.operations.append(Operation(Kind.DROP, operation.path))
-            raise OSError(self._fault.value, os.strerror(self._fault.value))
-        self.operations.append(operation)
+        with self._turn:
+            if self.is_dead:
+                raise _error(Fault.IO)
+            if self._must_fail(operation):
+                operation = self._fail(operation)
+                act(operation.data)
+                raise _error(self._fault)
+            act(operation.data)
+            self.operations.append(operation)
 
-    def after(self, count: int, loss: Loss, target: str) -> None:
-        """Write to ``target`` what ``count`` operations and a power cut leave."""
-        image = _Image()
-        for operation in self.operations[:count]:
-            image.apply(operation)
-        for path, content in image.surviving(loss).items():
-            place = os.path.join(target, os.path.relpath(path, self.root))
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            with open(place, "wb") as file:
-                file.write(content)
+    def _must_fail(self, operation: Operation) -> bool:
+        if operation.kind is self._fail_kind:
+            self._fail_kind = None
+            return True
+        return self.now >= self._fail_at and self.faults < self._fail_end
 
+    def _fail(self, operation: Operation) -> Operation:
+        """Count a fault, and return what is done nevertheless, once recorded."""
+        self.faults += 1
+        if self._fault is Fault.SHORT and self._fault.applies_to(operation):
+            half = operation.data[: len(operation.data) // 2]
+            operation = msgspec.structs.replace(operation, data=half)
+            self.operations.append(operation)
+            return operation
+        if operation.kind is Kind.SYNC and self._fault is not Fault.INTERRUPTED:
+            # The kernel counts the pages as clean now; no later sync writes them.
+            self.operations.append(Operation(Kind.DROP, operation.path))
+        raise _error(self._fault)
 
-class _Image:
-    """What the platter holds, and what is still on its way to each file."""
-
-    def __init__(self) -> None:
-        self._synced: dict[str, bytes] = {}
-        self._pending: dict[str, list[Operation]] = {}
-
-    def apply(self, operation: Operation) -> None:
-        path = operation.path
-        match operation.kind:
-            case Kind.SYNC:
-                content = self._synced.get(path, b"")
-                for each in self._pending.pop(path, []):
-                    content = _changed(content, each)
-                self._synced[path] = content
-            case Kind.DROP:
-                self._pending.pop(path, None)
-            case Kind.REMOVE:
-                # The worst for us is that it is really gone; orphans do no harm.
-                self._synced.pop(path, None)
-                self._pending.pop(path, None)
-            case Kind.NAMES:
-                return
-            case Kind.WRITE | Kind.TRUNCATE:
-                self._pending.setdefault(path, []).append(operation)
-
-    def surviving(self, loss: Loss) -> dict[str, bytes]:
-        found = dict(self._synced)
-        for path, pending in self._pending.items():
-            content = found.get(path, b"")
-            for each in _kept(pending, loss):
-                content = _changed(content, each)
-            found[path] = content
-        return found
+    def points(self) -> Iterator[tuple[int, Platter]]:
+        """Yield after each operation, and before the first, what the disk holds."""
+        platter = self._before
+        yield 0, platter
+        for count, operation in enumerate(self.operations, 1):
+            platter.apply(operation)
+            yield count, platter
 
 
-def _kept(pending: list[Operation], loss: Loss) -> list[Operation]:
-    match loss:
-        case Loss.ALL:
-            return []
-        case Loss.NONE:
-            return pending
-        case Loss.SOME:
-            return pending[1::2]
-        case Loss.TORN:
-            last = pending[-1]
-            half = last.data[: len(last.data) // 2]
-            torn = Operation(last.kind, last.path, last.offset, half)
-            return [*pending[:-1], torn]
+def _error(fault: Fault) -> OSError:
+    return OSError(fault.errno, os.strerror(fault.errno))
 
 
-def _changed(content: bytes, operation: Operation) -> bytes:
-    offset = operation.offset
-    if operation.kind is Kind.TRUNCATE:
-        return content[:offset].ljust(offset, b"\0")
-    if len(content) < offset:
-        content = content.ljust(offset, b"\0")
-    return content[:offset] + operation.data + content[offset + len(operation.data) :]
-
-
-class RecordingFiles(SystemFiles):
-    """The spool's own file operations, recorded."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._paths: dict[int, tuple[str, int]] = {}
-
-    def create(self, path: str) -> int:
-        """Make a new file for writing and return its descriptor."""
-        self._disk.note(Operation(Kind.TRUNCATE, os.path.realpath(path)))
-        descriptor = super().create(path)
-        self._paths[descriptor] = (os.path.realpath(path), 0)
-        return descriptor
-
-    def append(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data``."""
-        path, offset = self._paths[descriptor]
-        self._disk.note(Operation(Kind.WRITE, path, offset, data))
-        super().append(descriptor, data)
-        self._paths[descriptor] = (path, offset + len(data))
-
-    def sync(self, descriptor: int) -> None:
-        """Return when all that was written is on disk."""
-        self._disk.note(Operation(Kind.SYNC, self._paths[descriptor][0]))
-
-    def remove(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
-        self._disk.note(Operation(Kind.REMOVE, os.path.realpath(path)))
-        super().remove(path)
-
-    def sync_directory(self, path: str) -> None:
-        """Return when the names in a directory are on disk."""
-        self._disk.note(Operation(Kind.NAMES, os.path.realpath(path)))
-
-
-class _RecordingVfs(apsw.VFS):
-    def __init__(self, name: str, disk: Disk) -> None:
-        self._disk = disk
-        super().__init__(name, "")
-
-    def xOpen(
-        self, name: "str | apsw.URIFilename | None", flags: list[int]
-    ) -> "_RecordingFile":
-        return _RecordingFile(self._disk, name, flags)
-
-    def xDelete(self, filename: str, syncdir: bool) -> None:
-        path = os.path.realpath(filename)
-        _try(lambda: self._disk.note(Operation(Kind.REMOVE, path)), Kind.REMOVE)
-        super().xDelete(filename, syncdir)
-
-
-class _RecordingFile(apsw.VFSFile):
-    def __init__(
-        self, disk: Disk, name: "str | apsw.URIFilename | None", flags: list[int]
-    ) -> None:
-        super().__init__("", name, flags)
-        if isinstance(name, apsw.URIFilename):
-            name = name.filename()
-        path = os.path.realpath(name) if name else ""
-        self._path = path if path.startswith(disk.root + os.sep) else ""
-        self._disk = disk
-
-    def _note(self, kind: Kind, offset: int = 0, data: bytes = b"") -> None:
-        if self._path:
-            operation = Operation(kind, self._path, offset, data)
-            _try(lambda: self._disk.note(operation), kind)
-
-    def xWrite(self, data: bytes, offset: int) -> None:
-        self._note(Kind.WRITE, offset, bytes(data))
-        super().xWrite(data, offset)
-
-    def xSync(self, flags: int) -> None:
-        # Not really done: what counts is what was recorded, and tests are quick.
-        self._note(Kind.SYNC)
-
-    def xTruncate(self, newsize: int) -> None:
-        self._note(Kind.TRUNCATE, newsize)
-        super().xTruncate(newsize)
-
-
-def _try(note: Callable[[], None], kind: Kind) -> None:
-    """Turn a fault into the error that SQLite's own VFS would report."""
-    try:
-        note()
-    except OSError as error:
-        if error.errno == errno.ENOSPC and kind is Kind.WRITE:
-            raise apsw.FullError("disk full") from error
-        failure = apsw.IOError(f"{kind.value} failed")
-        codes = {
-            Kind.WRITE: apsw.SQLITE_IOERR_WRITE,
-            Kind.SYNC: apsw.SQLITE_IOERR_FSYNC,
-            Kind.TRUNCATE: apsw.SQLITE_IOERR_TRUNCATE,
-        }
-        failure.extendedresult = codes.get(kind, apsw.SQLITE_IOERR_DELETE)  # type: ignore[attr-defined]
-        raise failure from error
+__all__ = ["Disk", "Fault", "Kind", "Loss", "Operation", "Platter"]

@@ -1,0 +1,1 @@
+"""Proof that the spool loses nothing: crashes and faults at every operation."""
