@@ -1,18 +1,22 @@
 """The connections to one destination, and the jobs that wait for one of them.
 
 A job goes to an idle connection, to a new one while the window allows, or waits until
-one has room. If no connection can be made and none is left, all that wait are settled
-with the reason; while others work, a failed attempt at one more only ends the growth
-for a while.
+one has room; single letters before what is sent in bulk. If no connection can be made
+and none is left, all that wait are settled with the reason; while others work, a failed
+attempt at one more only ends the growth for a while.
+
+The bound on connections is shared with all workers. One that wants a connection and
+finds all in use gets its share from the others, as soon as one of theirs has done with
+the message in hand.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from postroom.agents.job import Job
-from postroom.agents.session import Session
-from postroom.limits.shared import SharedCounters
+from postroom.agents.session import Session, State
+from postroom.agents.waiting import Waiting
+from postroom.limits.places import Places
 from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Deferred, Failed
 from postroom.net.clock import read_mono_us
@@ -21,33 +25,8 @@ Open = Callable[[Job], Awaitable[Session | Deferred | Failed]]
 """Makes a connection for a job: greeted and ready, or the reason why not."""
 
 _GROWTH_PAUSE_US = 5 * SECOND_US
-_SLOT_PAUSE_S = 0.1
+_PLACE_PAUSE_S = 0.02
 _CLOSING = Deferred("4.3.2", "This system is shutting down")
-
-
-class Slots:
-    """Room for connections to one destination, counted over all workers."""
-
-    def __init__(
-        self, counters: SharedCounters, key: str, bound: int, wait_max_us: int
-    ) -> None:
-        self._counters = counters
-        self._key = key
-        self._bound = bound
-        self._wait_max_us = wait_max_us
-
-    async def take(self) -> bool:
-        """Wait for room; False: there was none for too long."""
-        give_up_us = read_mono_us() + self._wait_max_us
-        while not self._counters.add(self._key, 1, self._bound):
-            if read_mono_us() >= give_up_us:
-                return False
-            await asyncio.sleep(_SLOT_PAUSE_S)
-        return True
-
-    def free(self) -> None:
-        """Give the room back."""
-        self._counters.release(self._key)
 
 
 class Pool:
@@ -56,7 +35,8 @@ class Pool:
     Args:
         name: the destination's.
         open_session: makes a connection.
-        slots: the room for connections in the whole system.
+        places: the room for connections in the whole system.
+        wait_max_us: how long to wait for a place when other workers have all.
         on_empty: told when nothing is left, so that it can be forgotten.
     """
 
@@ -64,18 +44,21 @@ class Pool:
         self,
         name: str,
         open_session: Open,
-        slots: Slots,
+        places: Places,
+        wait_max_us: int,
         on_empty: Callable[[str], None],
     ) -> None:
         self.name = name
         self.window = 1
         self._open = open_session
-        self._slots = slots
+        self._places = places
+        self._wait_max_us = wait_max_us
         self._on_empty = on_empty
-        self._waiting: deque[Job] = deque()
+        self._waiting = Waiting()
         self._idle: list[Session] = []
         self._sessions: set[Session] = set()
         self._opening = 0
+        self._seeking = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._grow_after_us = 0
         self._closing = False
@@ -90,7 +73,7 @@ class Pool:
                     self._idle.append(session)
                 return
             session.leave()
-        self._waiting.append(job)
+        self._waiting.put(job)
         self._grow()
 
     async def aclose(self, seconds: float) -> None:
@@ -107,8 +90,7 @@ class Pool:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        while self._waiting:
-            self._waiting.popleft().settle_all(_CLOSING)
+        self._settle_waiting(_CLOSING)
 
     def _grow(self) -> None:
         """Open one more connection if there is work for it and it is allowed."""
@@ -120,7 +102,7 @@ class Pool:
         if count and read_mono_us() < self._grow_after_us:
             return
         self._opening += 1
-        task = asyncio.create_task(self._run(self._waiting[0]))
+        task = asyncio.create_task(self._run(self._waiting.first()))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
 
@@ -132,10 +114,10 @@ class Pool:
     async def _run(self, job: Job) -> None:
         """Be one connection from its making to its end."""
         session = None
-        has_slot = False
+        has_place = False
         try:
-            has_slot = await self._slots.take()
-            session = await self._connect(job, has_slot=has_slot)
+            has_place = self._places.take() or await self._wait_for_place()
+            session = await self._connect(job, has_place=has_place)
             if session is not None:
                 await session.serve()
         finally:
@@ -143,14 +125,29 @@ class Pool:
                 self._sessions.discard(session)
                 if session in self._idle:
                     self._idle.remove(session)
-            if has_slot:
-                self._slots.free()
+            if has_place:
+                self._places.give_back()
             self._grow()
 
-    async def _connect(self, job: Job, *, has_slot: bool) -> Session | None:
+    async def _wait_for_place(self) -> bool:
+        """Wait for a place; False: there was none for too long, or no need of it."""
+        give_up_us = read_mono_us() + self._wait_max_us
+        self._seeking += 1
+        self._places.want(self._seeking)
+        try:
+            while self._waiting and read_mono_us() < give_up_us:
+                await asyncio.sleep(_PLACE_PAUSE_S)
+                if self._places.take(waited=True):
+                    return True
+        finally:
+            self._seeking -= 1
+            self._places.want(self._seeking)
+        return False
+
+    async def _connect(self, job: Job, *, has_place: bool) -> Session | None:
         made: Session | Deferred | Failed
         try:
-            if has_slot:
+            if has_place:
                 made = await self._open(job)
             else:
                 text = f"Too many connections to {self.name} in use"
@@ -164,37 +161,46 @@ class Pool:
             self._give_up(made)
             return None
         self._sessions.add(made)
-        made.next_job = self._next
-        made.give_back = self._waiting.appendleft
+        made.next_job = lambda: self._next(made)
+        made.give_back = self._waiting.put_back
         made.on_idle = self._on_idle
         self._on_idle(made)
         self._grow()
         return made
 
     def _give_up(self, reason: Deferred | Failed) -> None:
+        if not self._waiting:
+            return
         if self._sessions or self._opening:
             self._grow_after_us = read_mono_us() + _GROWTH_PAUSE_US
             return
-        while self._waiting:
-            self._waiting.popleft().settle_all(reason)
+        self._settle_waiting(reason)
+
+    def _settle_waiting(self, reason: Deferred | Failed) -> None:
+        for job in self._waiting.clear():
+            job.settle_all(reason)
 
     def _waiting_fail(self, error: Exception) -> None:
-        while self._waiting:
-            self._waiting.popleft().fail(error)
+        for job in self._waiting.clear():
+            job.fail(error)
 
-    def _next(self) -> Job | None:
-        while self._waiting:
-            job = self._waiting.popleft()
-            if not job.done.done():
-                return job
-        return None
+    def _next(self, session: Session) -> Job | None:
+        return None if self._is_owed(session) else self._waiting.take()
+
+    def _is_owed(self, session: Session) -> bool:
+        """Whether another worker is to have the place of this session."""
+        if not self._places.wanted_elsewhere:
+            return False
+        leaving = sum(one.state is not State.READY for one in self._sessions)
+        return self._places.is_owed(leaving, session.served)
 
     def _on_idle(self, session: Session) -> None:
         """Give it work, or keep it for a while, or let it go."""
-        while session.takes_more and (job := self._next()) is not None:
+        while session.takes_more and (job := self._next(session)) is not None:
             if session.start(job):
                 return
-        if session.takes_more and not self._closing:
+        ends = self._closing or self._places.wanted_elsewhere
+        if session.takes_more and not ends:
             session.keep()
             self._idle.append(session)
         else:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from postroom.agents.job import Job
-from postroom.agents.pool import Pool, Slots
+from postroom.agents.pool import Pool
 from postroom.agents.session import Session
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import (
@@ -26,6 +26,7 @@ from postroom.agents.smtp_words import (
 from postroom.agents.way import SMTP_PORT, Reason, Ways
 from postroom.dns.answer import NameService
 from postroom.dns.own import OwnNames
+from postroom.limits.places import Places
 from postroom.limits.shared import SharedCounters
 from postroom.mail.envelope import Recipient
 from postroom.mail.outcome import Attempt, Deferred, Failed, Outcome, Say
@@ -170,13 +171,9 @@ class SmtpAgent:
 
     def _new_pool(self, name: str) -> Pool:
         settings = self._settings
-        slots = Slots(
-            self._counters,
-            f"out:{name}",
-            settings.connections_max,
-            settings.slot_wait_max,
-        )
-        pool = Pool(name, self._open, slots, self._forget_pool)
+        places = Places(self._counters, name, settings.connections_max)
+        wait_us = settings.slot_wait_max
+        pool = Pool(name, self._open, places, wait_us, self._forget_pool)
         self._pools[name] = pool
         return pool
 

@@ -117,6 +117,10 @@ class SharedCounters:
         """Return the sum over all workers."""
         return self._counts.total(self._mark(key))
 
+    def others(self, *keys: str) -> int:
+        """Return how many other workers have raised the count of any of the keys."""
+        return self._counts.others([self._mark(key) for key in keys])
+
     def hit(self, key: str, rate: Rate, mono_us: int, events: int = 1) -> int:
         """Count events against a rate: 0 if allowed, else microseconds to wait.
 
@@ -202,6 +206,13 @@ class _Table:
         cell = self._cells.get(mark)
         own = 0 if cell is None else self._values[cell]
         return own + self._elsewhere_sum(mark)
+
+    def others(self, marks: list[int]) -> int:
+        count = 0
+        for keys, values in self._others:
+            there = [self._find(keys, mark) for mark in marks]
+            count += any(cell is not None and values[cell] for cell in there)
+        return count
 
     def hit(self, mark: int, rate: Rate, mono_us: int, events: int) -> int:
         cell = self._cells.get(mark)

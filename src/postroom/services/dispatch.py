@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import NamedTuple
 
+from postroom.limits.grades import grade_of
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
 from postroom.mail.route import Route
@@ -379,6 +380,7 @@ class Dispatcher:
             now=now,
             say=self._parts.listeners.say_of(lease.queue_id),
             again=any(lease.tries),
+            grade=grade_of(lease.lane),
         )
         self._trying[task] = now.mono_us
         try:
