@@ -112,6 +112,8 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._space = opened.space
         self._suspects = opened.suspects
+        if opened.suspects:
+            opened.in_hand.on_left = self._left_hand
         self._book = LeaseBook(opened.database.generation)
         self._writer = Writer(
             opened.database, opened.bodies, opened.space, settings, self._failed
@@ -274,7 +276,6 @@ class Shard:
                 self._loop.create_future(),
                 new=added,
                 message=message,
-                survived=message in self._suspects,
                 act=act,
                 done=partial(self._settled, message, lease, ended=ended),
                 frees=True,
@@ -434,7 +435,6 @@ class Shard:
             message=number,
             gone=[(number, each.number) for each in settled if each.due_us is None],
             gone_state=before,
-            survived=number in self._suspects,
             frees=True,
         )
         if len(change.gone) == len(settled):
@@ -457,8 +457,17 @@ class Shard:
         """On the loop thread, once the writer is done with a lease."""
         self._book.end_settle(number, lease)
         if committed and ended:
-            self._suspects.discard(number)
             self._book.release(number, lease)
+
+    def _left_hand(self, queue_id: QueueId) -> None:
+        """A message was in hand and its worker lives: it is no suspect any more."""
+        number = to_number(queue_id)
+        if number in self._suspects and not self._closed:
+            self._suspects.discard(number)
+            future = self._loop.create_future()
+            future.add_done_callback(_seen)
+            change = Change(future, message=number, survived=True, frees=True)
+            self._writer.submit(change)
 
     async def _places(
         self, after: tuple[str, int] | None, now_us: int, limit: int

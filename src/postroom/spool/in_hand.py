@@ -8,6 +8,7 @@ third time it is put aside. If the map is full, further messages are not noted.
 import mmap
 import os
 import struct
+from collections.abc import Callable
 
 from postroom.mail.ids import QueueId, to_number
 
@@ -20,6 +21,10 @@ class InHand:
 
     Args:
         path: the file; made if it does not exist.
+
+    Attributes:
+        on_left: is told of each message none of whose attempts is under way any more,
+            hooks on its outcome included.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,6 +36,7 @@ class InHand:
             os.close(descriptor)
         self._free = list(range(_SLOTS - 1, -1, -1))
         self._slots: dict[QueueId, list[int]] = {}
+        self.on_left: Callable[[QueueId], None] | None = None
 
     def left_behind(self) -> list[int]:
         """Return the numbers of the messages that the last holder had in hand."""
@@ -56,6 +62,8 @@ class InHand:
             self._free.append(slot)
             if not slots:
                 del self._slots[queue_id]
+                if self.on_left is not None:
+                    self.on_left(queue_id)
 
     def close(self) -> None:
         """Let go of the file; nothing is in hand any more."""

@@ -9,17 +9,16 @@ On failure everything is let go again and ``SpoolError`` says what is wrong.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import apsw
 import msgspec
 
 from postroom.mail.ids import QueueId, parse_queue_id, to_number
-from postroom.spool import statements
 from postroom.spool.acts import Shunt
 from postroom.spool.bodies import BodyDirectory
 from postroom.spool.changes import COUNTED, Group
 from postroom.spool.claims import Broken
+from postroom.spool.crashes import count_crash
 from postroom.spool.database import Database
 from postroom.spool.files import Files, Seam
 from postroom.spool.in_hand import InHand
@@ -31,7 +30,6 @@ from postroom.spool.space import Space
 from postroom.spool.spool import SpoolError, disk_error
 
 _BODY_THREADS = 4
-_SUSPECT_APART_US = 1_000_000
 DATABASE = "queue.db"
 BODIES = "bodies"
 
@@ -147,28 +145,11 @@ def _open_rest(
 def _count_crashes(
     connection: apsw.Connection, left: list[int], wish: Wish
 ) -> list[Broken]:
-    """Count a crash for what was in hand; put aside what was there too often.
-
-    Those that would go next time are tried one at a time, so that the guilty one is
-    found and the others are not put aside with it.
-    """
+    """Count a crash for what was in hand; put aside what was there too often."""
     if not left:
         return []
-    limit = wish.settings.crashes_max
     with connection:
-        found: list[Any] = connection.execute(
-            "UPDATE messages SET crashes = crashes + 1 WHERE id IN carray(?)"
-            " RETURNING id, crashes",
-            (statements.numbers(left),),
-        ).fetchall()
-        last = sorted(number for number, crashes in found if crashes == limit - 1)
-        for i, number in enumerate(last):
-            connection.execute(
-                "UPDATE recipients SET due = max(due, ?) WHERE message = ?",
-                (wish.now_us + i * _SUSPECT_APART_US, number),
-            )
-        reason = f"in hand at {limit} crashes of its worker"
-        guilty = [Broken(number, (), reason) for number, n in found if n >= limit]
+        guilty = count_crash(connection, left, wish.settings.crashes_max, wish.now_us)
         _shunt(connection, guilty)
     return guilty
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import apsw
 import msgspec
@@ -248,16 +249,103 @@ class TestInHand:
     async def test_a_survived_attempt_clears_the_count(self, tmp_path: Path) -> None:
         (tmp_path / "spool").mkdir()
         shard = await opened(tmp_path / "spool")
-        new = Letters(shard).letter("joe")
+        letters = Letters(shard)
+        new = letters.letter("joe")
         await shard.accept(new)
         for _ in range(4):
             shard.in_hand.begin(new.queue_id)
             shard = await opened(await crash(shard, tmp_path))
             [lease] = await shard.claim("local", 0, 9, read_now())
-            await shard.settle(lease, [])  # says nothing: the count stays
-            [lease] = await shard.claim("local", 0, 9, read_now())
+            shard.in_hand.begin(new.queue_id)
             await shard.settle(lease, [Settle(0, 0, "busy")])
+            shard.in_hand.done(new.queue_id)
+            await shard.accept(letters.letter("ann@far.test"))  # committed
         assert (await shard.counts())["shunted"] == 0
+        await shard.aclose()
+
+    async def test_a_crash_after_the_settlement_counts(self, tmp_path: Path) -> None:
+        """As of a hook that is told the outcome: the attempt is not over yet."""
+        (tmp_path / "spool").mkdir()
+        shard = await opened(tmp_path / "spool")
+        new = Letters(shard).letter("joe")
+        await shard.accept(new)
+        for _ in range(3):
+            [lease] = await shard.claim("local", 0, 9, read_now())
+            shard.in_hand.begin(new.queue_id)
+            await shard.settle(lease, [Settle(0, 0, "busy")])
+            shard = await opened(await crash(shard, tmp_path))
+        assert (await shard.counts())["shunted"] == 1
+        await shard.aclose()
+
+    async def test_one_of_two_attempts_survives(self, tmp_path: Path) -> None:
+        """The message is in hand until both are over."""
+        (tmp_path / "spool").mkdir()
+        shard = await opened(tmp_path / "spool")
+        new = Letters(shard).letter("joe")
+        await shard.accept(new)
+        for _ in range(3):
+            shard.in_hand.begin(new.queue_id)
+            shard.in_hand.begin(new.queue_id)
+            shard.in_hand.done(new.queue_id)
+            shard = await opened(await crash(shard, tmp_path))
+        assert (await shard.counts())["shunted"] == 1
+        await shard.aclose()
+
+
+class TestWhoIsToBlame:
+    """A story is a list of crashes, each with those who were in hand."""
+
+    STORIES: ClassVar = {
+        "alone": (["G"] * 3, "G"),
+        "twice is chance": (["G"] * 2, ""),
+        "always in company": (["GI"] * 3, ""),
+        "then alone": (["GI"] * 3 + ["G"], "G"),
+        "in changing company": (["GI", "GJ", "GK"], "G"),
+        "the others stay": (["GIJ", "GIJ", "GIJ", "GI", "G"], "G"),
+        "company for ever": (["GI"] * 9, "GI"),
+        "nearly for ever": (["GI"] * 8, ""),
+        "in hand with a newcomer": (["G", "G", "GI"], "G"),
+    }
+
+    @pytest.mark.parametrize("story", STORIES)
+    async def test_who_is_put_aside(self, story: str, tmp_path: Path) -> None:
+        crashes, aside = self.STORIES[story]
+        (tmp_path / "spool").mkdir()
+        shard = await opened(tmp_path / "spool")
+        letters = Letters(shard)
+        news = {name: letters.letter(name) for name in "GIJK"}
+        for new in news.values():
+            await shard.accept(new)
+        for who in crashes:
+            for name in who:
+                shard.in_hand.begin(news[name].queue_id)
+            shard = await opened(await crash(shard, tmp_path))
+        shunted = QueueFilter(states=("shunted",))
+        found = [e.queue_id async for page in shard.entries(shunted) for e in page]
+        assert found == [news[name].queue_id for name in aside]
+        await shard.aclose()
+
+    async def test_the_equally_suspect_are_tried_further_and_further_apart(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "spool").mkdir()
+        shard = await opened(tmp_path / "spool")
+        letters = Letters(shard)
+        news = [letters.letter("joe") for _ in range(2)]
+        for new in news:
+            await shard.accept(new)
+        apart = []
+        for _ in range(4):
+            for new in news:
+                shard.in_hand.begin(new.queue_id)
+            shard = await opened(await crash(shard, tmp_path))
+            dues = [
+                entry.recipients[0].due_us
+                async for page in shard.entries(QueueFilter())
+                for entry in page
+            ]
+            apart.append(round((max(dues) - min(dues)) / 1_000_000))
+        assert apart[1:] == [1, 2, 4]
         await shard.aclose()
 
 
