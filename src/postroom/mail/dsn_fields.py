@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from postroom.mail.envelope import accepted_as, from_xtext
-from postroom.mail.outcome import Delivered, Failed, Outcome
+from postroom.mail.outcome import Deferred, Delivered, Outcome
 from postroom.mail.reported import (
     RecipientResult,
     ReportedMessage,
@@ -48,12 +48,16 @@ def delivery_status(
 
 
 def status_of(kind: ReportKind, outcome: Outcome) -> str:
-    """Return a status code fit for the field (RFC 3464 §2.3.4, RFC 3461 §6.3 (g))."""
-    if _STATUS.fullmatch(outcome.status):
-        return outcome.status
+    """Return a status code fit for the field (RFC 3464 §2.3.4, RFC 3461 §6.3)."""
+    status = outcome.status
     if isinstance(outcome, Delivered):
-        return "2.0.0"
-    return "5.0.0" if isinstance(outcome, Failed) else "4.0.0"
+        classes = "2"
+    else:
+        # RFC 3464 §2.3.3: what was given up may have failed for passing reasons
+        classes = "4" if kind is ReportKind.DELAYED else "54"
+    if status[:1] in classes and _STATUS.fullmatch(status):
+        return status
+    return f"{'4' if isinstance(outcome, Deferred) else classes[0]}.0.0"
 
 
 def _message_fields(about: ReportedMessage, reporter: Reporter) -> str:
