@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search format corpus crash bench clean setup
+.PHONY: run test check unit search format corpus crash crash-points bench clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -71,6 +71,11 @@ $(READY): requirements.lock pyproject.toml $(addprefix bin/,$(COMMANDS))
 # CRASH="--kills 20 --seed 7" for less, or for the same once more.
 crash: $(READY)
 	$(BIN)/python -m postroom.testing.killing $(CRASH)
+
+# The queue on a recording disk: the power cut, faults and kills at every operation.
+# CRASH_POINTS="--step 8" for every eighth.
+crash-points: $(READY)
+	$(BIN)/python -m postroom.testing.crash $(CRASH_POINTS)
 
 clean:
 	rm -rf $(VENV) .demo .demo-root .bench .corpus .mypy_cache .ruff_cache .pytest_cache

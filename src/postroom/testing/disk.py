@@ -67,6 +67,8 @@ class Disk:
         """How often the spool's own file operations were called, reading included."""
         self.faults = 0
         """How many operations have failed so far."""
+        self.skips: Callable[[Operation], bool] = lambda _: False
+        """Which syncs are not done, though it is said that they were."""
         self.files = RecordingFiles(self)
         self.name = name
         self._before = Platter(self.root)
@@ -148,6 +150,8 @@ class Disk:
         with self._turn:
             if self.is_dead:
                 raise _error(Fault.IO)
+            if self.skips(operation):
+                return
             if self._must_fail(operation):
                 operation = self._fail(operation)
                 act(operation.data)

@@ -73,7 +73,7 @@ async def contents(shard: Shard) -> tuple[dict[str, Seen], list[Lease]]:
         sender = str(lease.envelope.sender)
         for recipient in lease.envelope.recipients:
             name = str(recipient.address)
-            found[name] = Seen(sender, message.header, body, states[name])
+            found[name] = Seen(sender, message.header, body, states[name], lease.cursor)
     if counts["shunted"] or counts["recipients"] != len(found):
         raise Lost(f"something is half there: {counts}, but {sorted(found)}")
     messages = {lease.queue_id for lease in leases}

@@ -18,12 +18,16 @@ class Lost(AssertionError):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A recipient found in the queue, with what would be delivered to it."""
+    """A recipient found in the queue, with what would be delivered to it.
+
+    ``cursor`` is where the expansion of a list goes on.
+    """
 
     sender: str
     header: bytes
     body: bytes
     state: str
+    cursor: int = 0
 
 
 class Promise(msgspec.Struct):
@@ -138,6 +142,9 @@ class Promises:
             whole = (asked.sender, HEADER, asked.body)
             if (seen.sender, seen.header, seen.body) != whole:
                 yield f"{name} is not what was handed in"
+            for child in [f"{name}-{i}" for i in range(seen.cursor)]:
+                if child not in found and self.made[child].begun > moment:
+                    yield f"{name} goes on behind {child}, which is not there"
             if asked.must_be_held(moment) and seen.state != "held":
                 yield f"{name} is {seen.state}, not held"
 

@@ -5,7 +5,7 @@ that finds a promise broken raises ``Lost`` at once.
 """
 
 import shutil
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ class Tally(msgspec.Struct):
     faults: int = 0
     kills: int = 0
     refused: int = 0
+    sabotages: int = 0
 
     def add(self, other: "Tally") -> None:
         """Add another's numbers."""
@@ -44,11 +45,18 @@ class Bench:
     Args:
         place: a directory, best in memory.
         name: unlike that of any other living bench of this process.
+        skips: which syncs are left out, to see that this is noticed.
     """
 
-    def __init__(self, place: Path, name: str = "bench") -> None:
+    def __init__(
+        self,
+        place: Path,
+        name: str = "bench",
+        skips: Callable[[Operation], bool] | None = None,
+    ) -> None:
         self._place = place
         self._name = name
+        self._skips = skips
         self._oracle = Oracle(place / "after")
 
     def disk(self) -> Disk:
@@ -56,7 +64,10 @@ class Bench:
         root = self._place / "spool"
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
-        return Disk(str(root), self._name)
+        disk = Disk(str(root), self._name)
+        if self._skips is not None:
+            disk.skips = self._skips
+        return disk
 
     async def record(self) -> tuple[Disk, Promises]:
         """Run the scenario without any trouble."""
@@ -76,9 +87,11 @@ class Bench:
         return disk.operations
 
     async def power_cuts(
-        self, losses: Iterable[Loss], step: int = 1
+        self, losses: Iterable[Loss], step: int = 1, first: int = 0
     ) -> AsyncIterator[Tally]:
         """Cut the power after every ``step``-th operation, with every loss given.
+
+        ``first`` is the first of them, less than ``step``.
 
         Raises:
             Lost: a promise was broken.
@@ -87,7 +100,7 @@ class Bench:
         disk, promises = await self.record()
         yield Tally(operations=disk.now)
         for moment, platter in disk.points():
-            if moment % step:
+            if moment % step != first:
                 continue
             for loss in losses:
                 files = platter.surviving(loss, moment)
