@@ -22,6 +22,7 @@ OUTCOMES: dict[str, tuple[Outcome, ...]] = {
 }
 SETTINGS = ScheduleSettings(
     active_max=12,
+    probing_max=6,
     hops_max=5,
     window_start=2,
     window_max=4,
@@ -103,7 +104,7 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
-        assert self.one.active <= SETTINGS.active_max
+        assert self.one.active <= SETTINGS.active_max + SETTINGS.probing_max
         assert self.one.hops <= SETTINGS.hops_max
         for hop in ("", "local"):
             count = sum(n for (name, _), n in self.flying.items() if name == hop)

@@ -75,7 +75,7 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._idle: dict[str, Hop] = {}  # oldest first
         self._turns: deque[Destination] = deque()
-        self._whole = ActiveSet(settings.active_max)
+        self._whole = ActiveSet(settings.active_max, settings.probing_max)
 
     @property
     def active(self) -> int:
@@ -336,8 +336,12 @@ class Scheduler:
 
     def _capacity(self, destination: Destination) -> int:
         window = destination.window
-        if window.proven and not destination.local:
+        if destination.local:
+            return window.limit
+        if window.proven:
             return window.limit * self._settings.messages_ahead
+        if destination.standing is Standing.UNKNOWN and self._whole.is_tight:
+            return 1
         return window.limit
 
     def _own_room(self, destination: Destination, grade: int) -> int:

@@ -38,7 +38,11 @@ class ScheduleSettings(
     """How much is in hand at once, in one worker, and how dead hops are spared."""
 
     active_max: int = 1_000
-    """Messages in hand for other hosts; local delivery has its own window."""
+    """Messages in hand for hosts that answered last time; local delivery has its own
+    window."""
+    probing_max: int = 500
+    """Messages in hand for hosts that are not known yet or failed last time; those
+    that failed have at most half of it."""
     hops_max: int = 10_000
     """Hops remembered; hints about more are dropped, a later scan finds them."""
     window_start: int = 5

@@ -201,7 +201,7 @@ def test_binding_moves_what_is_in_hand() -> None:
 
 
 def test_local_delivery_has_its_own_window() -> None:
-    one = scheduler(local_window=10, active_max=1)
+    one = scheduler(local_window=10, probing_max=1)
     assert one.admit("a.test", 0, NOW)
     assert not one.admit("b.test", 0, NOW)
     assert [one.admit("local", 0, NOW) for _ in range(11)] == [True] * 10 + [False]
@@ -210,19 +210,20 @@ def test_local_delivery_has_its_own_window() -> None:
     assert one.window("local") == 10
 
 
-def test_hosts_that_hang_leave_half_of_the_active_set_to_those_that_answer() -> None:
-    one = scheduler(active_max=20, window_start=5)
+def test_hosts_that_hang_take_nothing_from_those_that_answer() -> None:
+    one = scheduler(active_max=5, probing_max=10, window_start=5)
     one.admit("good.test", 0, NOW)
     one.done("good.test", 0, SENT, NOW)
     for number in range(10):
         one.due(f"hangs{number}.test", 0, NOW)
-    started = sum(claim.count for claim in one.next(NOW))
-    assert started == 10
-    assert one.admit("good.test", 0, NOW)
+    # Two take five and one more makes it tight: the others try with one each.
+    claims = one.next(NOW)
+    assert [claim.count for claim in claims] == [5, 1, 1, 1, 1, 1]
+    assert [one.admit("good.test", 0, NOW) for _ in range(6)] == [True] * 5 + [False]
 
 
 def test_stalled_destinations_go_on_when_room_comes() -> None:
-    one = scheduler(active_max=4, window_start=2)
+    one = scheduler(probing_max=2, window_start=2)
     for name in "abc":
         one.due(f"{name}.test", 0, NOW)
     assert [c.hop for c in one.next(NOW)] == ["a.test"]
@@ -374,7 +375,7 @@ def test_a_window_of_one_serves_a_list_between_letters() -> None:
 
 
 def test_the_whole_keeps_an_eighth_free_of_bulk() -> None:
-    one = scheduler(active_max=80, window_start=5)
+    one = scheduler(active_max=80, probing_max=200, window_start=5)
     for number in range(40):
         name = f"{number}.test"
         assert one.admit(name, LETTER, NOW)
@@ -390,7 +391,7 @@ def test_the_whole_keeps_an_eighth_free_of_bulk() -> None:
 
 
 def test_bulk_has_a_share_of_the_whole_even_if_letters_fill_it() -> None:
-    one = scheduler(active_max=32, window_start=32, window_max=32)
+    one = scheduler(active_max=32, probing_max=32, window_start=32, window_max=32)
     for name in ("a.test", "b.test"):
         assert one.admit(name, LETTER, NOW)
         one.done(name, LETTER, SENT, NOW)
@@ -402,7 +403,7 @@ def test_bulk_has_a_share_of_the_whole_even_if_letters_fill_it() -> None:
 
 
 def test_suspects_leave_half_of_the_unproven_room_to_those_not_known_yet() -> None:
-    one = scheduler(active_max=40, window_start=2)
+    one = scheduler(probing_max=20, window_start=2)
     suspects = [f"dead{number}.test" for number in range(60)]
     for name in suspects:
         assert one.admit(name, 0, NOW)
@@ -490,7 +491,7 @@ class Simulation:
 
 
 def test_a_dead_hop_delays_nobody_and_is_tried_seldom() -> None:
-    world = Simulation(scheduler(active_max=50))
+    world = Simulation(scheduler(active_max=50, probing_max=25))
     world.dead.add("dead.test")
     world.add("dead.test", 0, 500)
     for name in ("a.test", "b.test"):
