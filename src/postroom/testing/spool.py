@@ -18,8 +18,12 @@ from postroom.mail.route import LOCAL_HOP, Route
 from postroom.mail.units import Size
 from postroom.net.clock import read_now
 from postroom.spool.engine import Emit, Shard, open_shard
+from postroom.spool.files import Seam
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import NewMessage, NewRecipient
+
+SYSTEM = Seam()
+"""The real disk."""
 
 QUICK = SpoolSettings(reserve_octets=Size(0), reserve_inodes=0)
 """Settings for tests: no reserve, so that a small disk will do."""
@@ -35,10 +39,13 @@ async def temporary_shard(
     settings: SpoolSettings = QUICK,
     clock: Callable[[], Now] = read_now,
     emit: Emit | None = None,
+    seam: Seam = SYSTEM,
 ) -> AsyncIterator[Shard]:
     """Lend an open shard, by default of a new spool in memory that goes afterwards."""
     with tempfile.TemporaryDirectory(prefix="spool-", dir=MEMORY) as made:
-        shard = await open_shard(directory or made, 0, settings, clock=clock, emit=emit)
+        shard = await open_shard(
+            directory or made, 0, settings, clock=clock, emit=emit, seam=seam
+        )
         try:
             yield shard
         finally:

@@ -18,6 +18,7 @@ from postroom.mail.address import Address
 from postroom.mail.ids import QueueIds
 from postroom.mail.now import SECOND_US, Now
 from postroom.mail.outcome import Attempt, Delivered, Outcome
+from postroom.mail.units import Duration
 from postroom.observe.events import AnyEvent
 from postroom.policy.builtin import Guards
 from postroom.policy.chain import Chain
@@ -36,18 +37,22 @@ from postroom.services.dispatch import Dispatcher
 from postroom.services.generation import Generation
 from postroom.services.line import Line, start_line
 from postroom.services.reception import Tools
+from postroom.services.report_settings import ReportSettings
 from postroom.services.settings import DeliverSettings, ReceiveSettings
 from postroom.services.workshop import Workshop
 from postroom.smtp.settings import ServerSettings
 from postroom.spool.engine import Shard
+from postroom.spool.files import Seam
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.spool import Entry, NewMessage, NewRecipient, QueueFilter, Spool
-from postroom.testing.spool import QUICK, Letters, temporary_shard
+from postroom.testing.spool import QUICK, SYSTEM, Letters, temporary_shard
 
 NOON_US = 1_795_348_800_000_000
 """2026-11-22T12:00:00Z."""
 HOST = "gonzo.test"
 DELIVERED = Delivered("2.0.0", "ok")
+AT_ONCE = DeliverSettings(reports=ReportSettings(gather=Duration(0)))
+"""Settings that keep no failed recipient back for others of its message."""
 _WAITS_MAX = 1_000
 
 T = TypeVar("T")
@@ -291,7 +296,7 @@ class Plan:
         self.aliases = aliases or {}
         self.users = frozenset(users)
         self.memory_octets: int = settings.pop("memory_octets", 1 << 24)
-        self.deliver: DeliverSettings = settings.pop("deliver", DeliverSettings())
+        self.deliver: DeliverSettings = settings.pop("deliver", AT_ONCE)
         self.schedule: ScheduleSettings = settings.pop("schedule", ScheduleSettings())
         self.server: ServerSettings = settings.pop("server", ServerSettings())
         self.receive: ReceiveSettings = settings.pop("receive", ReceiveSettings())
@@ -320,12 +325,15 @@ def _generation(bench: Bench, plan: Plan) -> Generation:
 
 @asynccontextmanager
 async def bench(
-    plan: Plan | None = None, *, directory: str | None = None
+    plan: Plan | None = None,
+    *,
+    directory: str | None = None,
+    seam: Seam = SYSTEM,
 ) -> AsyncIterator[Bench]:
     """Lend a line at work, by default on a new queue in memory."""
     plan, clock = plan or Plan(), JumpingClock()
     async with temporary_shard(
-        directory=directory, settings=plan.spool, clock=clock
+        directory=directory, settings=plan.spool, clock=clock, seam=seam
     ) as shard:
         made = Bench(shard, plan, clock)
         try:
