@@ -20,7 +20,7 @@ from postroom.mail.now import Now
 from postroom.mail.units import Size
 from postroom.spool.engine import Shard, open_shard
 from postroom.spool.settings import SpoolSettings
-from postroom.spool.spool import QueueFilter, Settle
+from postroom.spool.spool import QueueFilter, Rest, Settle
 from postroom.testing.spool import Letters
 
 START_US = 1_790_000_000_000_000
@@ -53,6 +53,7 @@ async def fill(shard: Shard) -> None:
     await writer.write(b"large\r\n" * 100)
     message = msgspec.structs.replace(large.message, body=await writer.finish())
     await shard.accept(msgspec.structs.replace(large, message=message))
+    await shard.rest("whizzer.test", Rest(START_US + 1_000_000, "4.4.1", "is down"))
     shard.in_hand.begin(large.queue_id)
 
 

@@ -38,6 +38,11 @@ class Listeners:
             listener.left += recipients
             self._by_id[clone] = listener
 
+    @property
+    def queue_ids(self) -> list[QueueId]:
+        """The messages that somebody follows."""
+        return list(self._by_id)
+
     def say_of(self, queue_id: QueueId) -> Say | None:
         """Return where this message's dialogue is narrated, if anywhere."""
         if not self._by_id:

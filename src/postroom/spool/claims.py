@@ -62,18 +62,30 @@ WITH RECURSIVE place(hop, lane) AS (
             WHERE state < 2 AND hop = +place.hop AND lane > ifnull(+place.lane, -1)
             ORDER BY lane LIMIT 1)
     FROM place WHERE hop IS NOT NULL
-), due_place(hop, lane, due) AS (
-    SELECT hop, lane, (
+), due_place(hop, lane, until, due) AS (
+    SELECT hop, lane,
+        ifnull((SELECT until FROM rests WHERE hop = +place.hop), 0), (
         SELECT due FROM recipients INDEXED BY recipients_due
         WHERE state < 2 AND hop = +place.hop AND lane = +place.lane
         ORDER BY due LIMIT 1)
     FROM place WHERE lane >= 0 LIMIT -1 OFFSET {offset}
 )
-SELECT CAST(json_group_array(json_array(hop, lane, due)) AS BLOB) FROM (
-    SELECT hop, lane, due FROM due_place WHERE due <= ?3 LIMIT ?4)
 """
-_PLACES_FROM_START = _PLACES.format(offset=0)
-_PLACES_AFTER = _PLACES.format(offset=1)
+_DUE_PLACES = """
+SELECT CAST(json_group_array(json_array(hop, lane, due, until)) AS BLOB) FROM (
+    SELECT hop, lane, due, until FROM due_place
+    WHERE due <= ?3 AND until <= ?3 LIMIT ?4)
+"""
+_PLACES_FROM_START = _PLACES.format(offset=0) + _DUE_PLACES
+_PLACES_AFTER = _PLACES.format(offset=1) + _DUE_PLACES
+_NEXT_DUE = (
+    _PLACES.format(offset=0)
+    + """
+SELECT min(max(due, until)) FROM due_place
+WHERE (hop, lane) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?3))
+"""
+)
+_REST_UNTIL = "SELECT until FROM rests WHERE hop = ?"
 
 _LANES = """
 WITH RECURSIVE found(lane) AS (
@@ -92,7 +104,7 @@ SELECT lane FROM found WHERE lane IS NOT NULL AND EXISTS(
 _RECIPIENT_LIST = msgspec.json.Decoder(list[RecipientRow])
 _RECIPIENT = msgspec.json.Decoder(RecipientRow)
 _KEY_LIST = msgspec.json.Decoder(list[tuple[int, int, int]])
-_PLACE_LIST = msgspec.json.Decoder(list[tuple[str, int, int]])
+_PLACE_LIST = msgspec.json.Decoder(list[tuple[str, int, int, int]])
 _MESSAGE = msgspec.json.Decoder(MessageRow)
 _BODY = msgspec.json.Decoder(BodyRow)
 
@@ -112,7 +124,15 @@ class Found(msgspec.Struct, frozen=True):
     broken: list[Broken]
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for all claims."""
+
+    fence: int
+    recipients_max: int
+    octets_max: int
+
+
+class Wanted(Bounds, frozen=True, kw_only=True):
     """What a claim asks for. ``leased`` is how many recipients there are leased."""
 
     hop: str
@@ -120,9 +140,6 @@ class Wanted(msgspec.Struct, frozen=True):
     count: int
     now_us: int
     leased: int
-    fence: int
-    recipients_max: int
-    octets_max: int
 
 
 def claim(
@@ -137,6 +154,18 @@ def claim(
     # Lanes take turns, so that one of them cannot crowd out the others.
     turns = chain.from_iterable(zip_longest(*lanes))
     groups = [group for group in turns if group][: wanted.count]
+    return leases_of(connection, groups, wanted, watch, bodies, broken)
+
+
+def leases_of(
+    connection: apsw.Connection,
+    groups: Sequence[list[RecipientRow]],
+    bounds: Bounds,
+    watch: Watch,
+    bodies: BodyDirectory,
+    broken: list[Broken],
+) -> Found:
+    """Read the messages of groups of recipients, each of which becomes a lease."""
     for group in groups:
         watch.choose(group[0].message, [row.number for row in group])
     stored: dict[int, StoredMessage] = {}
@@ -150,8 +179,8 @@ def claim(
         for group in step:
             message = stored.get(group[0].message)
             if message is not None:
-                leases += _lease(message, group, wanted.fence, broken)
-        if octets >= wanted.octets_max:
+                leases += _lease(message, group, bounds.fence, broken)
+        if octets >= bounds.octets_max:
             break
     return Found(leases, broken)
 
@@ -159,11 +188,35 @@ def claim(
 def due_places(
     connection: apsw.Connection, after: tuple[str, int] | None, now_us: int, limit: int
 ) -> list[DueHop]:
-    """Return hops and lanes with something due, in order of name. Blocks."""
+    """Return hops and lanes with something due, in order of name. Blocks.
+
+    Hops that rest are left out.
+    """
     sql = _PLACES_FROM_START if after is None else _PLACES_AFTER
     hop, lane = after or ("", -1)
     packed = connection.execute(sql, (hop, lane, now_us, limit)).get
-    return [DueHop(*place) for place in _PLACE_LIST.decode(packed)]
+    return [
+        DueHop(hop, lane, max(due_us, until_us))
+        for hop, lane, due_us, until_us in _PLACE_LIST.decode(packed)
+    ]
+
+
+def next_due_us(
+    connection: apsw.Connection, leased: dict[tuple[str, int], int], held: Held
+) -> int | None:
+    """Return when the next recipient falls due that is not leased. Blocks.
+
+    Only a number comes back from SQLite, however many places there are.
+    """
+    places = msgspec.json.encode(list(leased)).decode()
+    first: int | None = connection.execute(_NEXT_DUE, ("", -1, places)).get
+    for (hop, lane), count in leased.items():
+        due_us = _first_free_us(connection, DueHop(hop, lane, 0), count, held)
+        if due_us is not None:
+            until_us = connection.execute(_REST_UNTIL, (hop,)).get or 0
+            due_us = max(due_us, int(until_us))
+            first = due_us if first is None else min(first, due_us)
+    return first
 
 
 def free_places(
@@ -220,22 +273,23 @@ def _groups(
     while True:
         bound = (wanted.hop, lane, wanted.now_us, limit)
         found = _recipients(connection, bound, broken)
-        groups = _grouped(found, wanted.recipients_max, held)
+        groups = grouped(found, wanted.recipients_max, held)
         # The last group may go on beyond what was read.
         if len(groups) > wanted.count or len(found) < limit - len(broken):
             return groups[: wanted.count]
         limit *= 4
 
 
-def _grouped(
+def grouped(
     found: list[RecipientRow], recipients_max: int, held: Held
 ) -> list[list[RecipientRow]]:
-    open_groups: dict[tuple[int, str, str], list[RecipientRow]] = {}
+    """Group recipients that are not held as leases will be."""
+    open_groups: dict[tuple[int, str, str, str, int], list[RecipientRow]] = {}
     groups: list[list[RecipientRow]] = []
     for row in found:
         if row.number in held(row.message):
             continue
-        key = (row.message, row.agent, row.rule)
+        key = (row.message, row.agent, row.rule, row.hop, row.lane)
         group = open_groups.get(key)
         expanding = row.state is RecipientState.EXPANDING
         if group is None or expanding or len(group) >= recipients_max:

@@ -94,7 +94,7 @@ def condition(
     domains = tuple(_domain(text) for text in wanted.domains)
     recipients.texts(domain_of("r.address"), domains, whole=True)
     recipients.texts("r.hop", wanted.hops, whole=True)
-    recipients.texts("r.status_text", wanted.errors)
+    recipients.texts(reason_of("r"), wanted.errors)
     if wanted.states:
         pieces = [_STATES[state] for state in dict.fromkeys(wanted.states)]
         bound = "delivering" in wanted.states
@@ -109,6 +109,13 @@ def condition(
         tuple(sorted(set(ids))) if ids else None,
         wanted.id_parts,
     )
+
+
+def reason_of(table: str) -> str:
+    """Return SQL for why a recipient waits: its hop's rest, or what it was told."""
+    rest = f"SELECT 'Deferred: ' || text FROM rests WHERE hop = {table}.hop"  # noqa: S608
+    text = f"{table}.status_text"
+    return f"(CASE {table}.state WHEN 0 THEN ifnull(({rest}), {text}) ELSE {text} END)"
 
 
 def domain_of(column: str) -> str:

@@ -18,19 +18,20 @@ from postroom.mail.ids import QueueId, from_number, to_number
 from postroom.mail.message import Message
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, MessageShunted, SpoolFailed
-from postroom.spool import claims, kept, queries, rows
+from postroom.spool import claims, kept, queries, rests, rows
 from postroom.spool.acts import Expand, Shunt
 from postroom.spool.bodies import FileBodyWriter
 from postroom.spool.changes import Act, Change
-from postroom.spool.claims import Broken, Wanted
+from postroom.spool.claims import Broken, Found, Wanted
 from postroom.spool.conditions import condition
 from postroom.spool.files import Seam
 from postroom.spool.in_hand import InHand
 from postroom.spool.kept import Kept
-from postroom.spool.leases import LeaseBook
+from postroom.spool.leases import LeaseBook, Watch
 from postroom.spool.opening import Opened, Wish, open_files
 from postroom.spool.orders import Farewell, Means, Orders
 from postroom.spool.reader import Reader
+from postroom.spool.rests import EndRests, SetRest
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.shape import Shape, read_shape
 from postroom.spool.spool import (
@@ -43,9 +44,11 @@ from postroom.spool.spool import (
     NewMessage,
     NewRecipient,
     Order,
+    Patience,
     QueueFilter,
     RecipientState,
     Release,
+    Rest,
     Retry,
     Settle,
     SpoolError,
@@ -61,6 +64,8 @@ _SYSTEM = Seam()
 _READY = RecipientState.READY
 _EXPANDING = RecipientState.EXPANDING
 
+_SAME_REST_US = 1_000_000
+"""Two clocks tell the end of a rest; if they nearly agree, it is the same."""
 _CLAIM_ROUNDS_MAX = 5
 """How often a claim looks again because what it found had changed meanwhile."""
 
@@ -123,6 +128,8 @@ class Shard:
             Means(self._book, self._ask, self._do, opened.bodies),
         )
         self._place: tuple[str, int] | None = None
+        self._rests = opened.rests
+        self._elder_after = rests.FIRST
         self._closed = False
         self.last_number = self._writer.counts["last_number"]
         self._tell_shunted(opened.shunted)
@@ -215,26 +222,24 @@ class Shard:
             recipients_max=settings.recipients_per_lease_max,
             octets_max=settings.claim_octets_max,
         )
+        find = partial(claims.claim, wanted=wanted, bodies=self._opened.bodies)
         watch = book.watch()
         try:
-            found = await self._ask(
-                partial(
-                    claims.claim,
-                    wanted=wanted,
-                    watch=watch,
-                    bodies=self._opened.bodies,
-                )
-            )
-            leases = [
-                lease
-                for lease in found.leases
-                if book.admit(to_number(lease.queue_id), lease, watch)
-            ]
+            found = await self._ask(partial(find, watch=watch))
+            leases = self._admitted(found, watch)
         finally:
             book.end_watch(watch)
+        return len(found.leases), leases
+
+    def _admitted(self, found: Found, watch: Watch) -> list[Lease]:
+        """Take those leases that may still be given; put aside what is unreadable."""
         if found.broken:
             self._shunt(found.broken)
-        return len(found.leases), leases
+        return [
+            lease
+            for lease in found.leases
+            if self._book.admit(to_number(lease.queue_id), lease, watch)
+        ]
 
     async def settle(
         self,
@@ -300,8 +305,77 @@ class Shard:
 
     async def next_due_us(self) -> int | None:
         """When the next recipient that is not leased falls due; None if none waits."""
-        found = await self._places(None, (1 << 63) - 1, 1 << 31)
-        return min((place.due_us for place in found), default=None)
+        find = partial(
+            claims.next_due_us, leased=self._leased_places(), held=self._book.held
+        )
+        return await self._ask(find)
+
+    @property
+    def has_rests(self) -> bool:
+        """Whether some hop rests, or did and has not been heard of since."""
+        return bool(self._rests)
+
+    def rest_of(self, hop: str) -> Rest | None:
+        """Return a hop's rest, which may be over by now; None if it has none."""
+        return self._rests.get(hop)
+
+    async def rest(self, hop: str, rest: Rest) -> None:
+        """Leave a hop alone for a while. See ``Spool.rest``."""
+        known = self._rests.get(hop)
+        if known and abs(known.until_us - rest.until_us) < _SAME_REST_US:
+            return
+        await self._do(SetRest(hop, rest))
+        self._rests[hop] = rest
+
+    async def end_rests(self, hops: Sequence[str] | None = None) -> None:
+        """Let hops be found due again; without ``hops`` all of them."""
+        ended = list(self._rests) if hops is None else hops
+        ended = [hop for hop in ended if self._rests.pop(hop, None)]
+        if ended:
+            await self._do(EndRests(None if hops is None else tuple(ended)))
+
+    async def claim_elders(
+        self, patience: Patience, now: Now
+    ) -> Sequence[Lease] | None:
+        """Lease what is too old to wait with its hop. See ``Spool.claim_elders``."""
+        if not self._rests:
+            return None
+        search = self._search(now, patience)
+        watch = self._book.watch()
+        try:
+            find = partial(rests.elders, search=search, bodies=self._opened.bodies)
+            page = await self._ask(partial(find, watch=watch))
+            leases = self._admitted(page.found, watch)
+        finally:
+            self._book.end_watch(watch)
+        over = page.next_after is None
+        self._elder_after = rests.FIRST if page.next_after is None else page.next_after
+        return None if over else leases
+
+    async def claim_messages(
+        self, queue_ids: Sequence[QueueId], now: Now
+    ) -> Sequence[Lease]:
+        """Lease recipients of some messages that wait for resting hops."""
+        numbers = [to_number(queue_id) for queue_id in queue_ids]
+        search = self._search(now, Patience(0, 0, 0))
+        watch = self._book.watch()
+        try:
+            find = partial(rests.of_messages, numbers=numbers, search=search)
+            bodies = self._opened.bodies
+            found = await self._ask(partial(find, watch=watch, bodies=bodies))
+            return self._admitted(found, watch)
+        finally:
+            self._book.end_watch(watch)
+
+    def _search(self, now: Now, patience: Patience) -> rests.Search:
+        return rests.Search(
+            fence=self._book.fence,
+            recipients_max=self._settings.recipients_per_lease_max,
+            octets_max=self._settings.claim_octets_max,
+            after=self._elder_after,
+            now_us=now.utc_us,
+            patience=patience,
+        )
 
     async def entries(
         self, wanted: QueueFilter, *, page: int = 200
@@ -473,17 +547,19 @@ class Shard:
         self, after: tuple[str, int] | None, now_us: int, limit: int
     ) -> list[DueHop]:
         """Return places with something due that is not leased."""
-        leased = {(hop, lane): count for hop, lane, count in self._book.places()}
         return await self._ask(
             partial(
                 claims.free_places,
                 after=after,
                 now_us=now_us,
                 limit=limit,
-                leased=leased,
+                leased=self._leased_places(),
                 held=self._book.held,
             )
         )
+
+    def _leased_places(self) -> dict[tuple[str, int], int]:
+        return {(hop, lane): count for hop, lane, count in self._book.places()}
 
     async def _do(self, act: Act, new: Sequence[NewMessage] = ()) -> Any:
         added = [rows.message_rows(message) for message in new]

@@ -24,10 +24,11 @@ from postroom.spool.files import Files, Seam
 from postroom.spool.in_hand import InHand
 from postroom.spool.lock import ShardLock, shard_directory
 from postroom.spool.mounts import refuse_network_file_system
+from postroom.spool.rests import read_rests
 from postroom.spool.schema import SchemaError
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.space import Space
-from postroom.spool.spool import SpoolError, disk_error
+from postroom.spool.spool import Rest, SpoolError, disk_error
 
 _BODY_THREADS = 4
 DATABASE = "queue.db"
@@ -55,6 +56,7 @@ class Opened(msgspec.Struct, frozen=True):
     in_hand: InHand
     suspects: set[int]
     shunted: list[Broken]
+    rests: dict[str, Rest]
 
 
 def open_files(wish: Wish) -> Opened:
@@ -139,6 +141,7 @@ def _open_rest(
         in_hand=in_hand,
         suspects={number for (number,) in suspects},
         shunted=shunted,
+        rests=read_rests(database.writer, wish.now_us),
     )
 
 

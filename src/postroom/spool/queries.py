@@ -13,7 +13,7 @@ import msgspec
 
 from postroom.mail.ids import from_number
 from postroom.spool import statements
-from postroom.spool.conditions import Condition
+from postroom.spool.conditions import Condition, reason_of
 from postroom.spool.spool import Entry, EntryRecipient, RecipientState
 
 MESSAGES_LOOKED_AT_MAX = 5_000
@@ -63,7 +63,15 @@ _ENTRIES = msgspec.json.Decoder(list[_EntryRow])
 _RECIPIENTS = msgspec.json.Decoder(list[_RecipientRow])
 _NUMBERS = msgspec.json.Decoder(list[int])
 _ENTRY_FIELDS = ", ".join(_EntryRow.__struct_fields__[1:10])
-_SHOWN_FIELDS = ", ".join(_RecipientRow.__struct_fields__)
+# What is ready at a hop that rests waits for the end of the rest, and because of it.
+_SHOWN_AS = {
+    "due": "CASE state WHEN 0 THEN max(due, ifnull("
+    "(SELECT until FROM rests WHERE hop = recipients.hop), 0)) ELSE due END",
+    "status_text": reason_of("recipients"),
+}
+_SHOWN_FIELDS = ", ".join(
+    _SHOWN_AS.get(name, name) for name in _RecipientRow.__struct_fields__
+)
 
 
 def numbers_page(
@@ -110,8 +118,8 @@ def entries_page(
         return page
     shown = (
         f"SELECT json_group_array(json_array({_SHOWN_FIELDS})) FROM"
-        f" (SELECT {_SHOWN_FIELDS} FROM recipients WHERE message = m.id"
-        f" ORDER BY number LIMIT {RECIPIENTS_SHOWN_MAX})"
+        " (SELECT * FROM recipients WHERE message = m.id"
+        f" ORDER BY number LIMIT {RECIPIENTS_SHOWN_MAX}) AS recipients"
     )
     count = "SELECT count(*) FROM recipients WHERE message = m.id"
     sql = (
@@ -158,8 +166,8 @@ def recipients_page(
     """Return recipients of one message after one of them, by number. Blocks."""
     sql = (
         f"SELECT CAST(json_group_array(json_array({_SHOWN_FIELDS})) AS BLOB) FROM"
-        f" (SELECT {_SHOWN_FIELDS} FROM recipients WHERE message = ? AND number > ?"
-        " ORDER BY number LIMIT ?)"
+        " (SELECT * FROM recipients WHERE message = ? AND number > ?"
+        " ORDER BY number LIMIT ?) AS recipients"
     )
     packed = connection.execute(sql, (number, after, limit)).get
     try:

@@ -9,7 +9,7 @@ that does. On failure nothing is changed and ``SchemaError`` says why.
 import apsw
 
 APPLICATION_ID = 0x506F7374  # "Post"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PAGE_OCTETS = 4096
 """Measured: a 4 KiB message costs 18 µs at 4 KiB pages, 20 at 8 or 16, 22 at 32."""
@@ -108,7 +108,17 @@ CREATE INDEX recipients_due ON recipients(hop, lane, due) WHERE state < 2;
 CREATE INDEX recipients_children ON recipients(message, address) WHERE parent >= 0;
 """
 
-_UPGRADES: dict[int, str] = {0: _SCHEMA_1}
+_SCHEMA_2 = """
+-- One row for each hop that is left alone: its mail stays as it is meanwhile.
+CREATE TABLE rests(
+    hop TEXT PRIMARY KEY,
+    until INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    text TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+_UPGRADES: dict[int, str] = {0: _SCHEMA_1, 1: _SCHEMA_2}
 """From each version the statements that lead to the next."""
 
 

@@ -130,6 +130,29 @@ class Settle(msgspec.Struct, frozen=True, gc=False):
     state: RecipientState = RecipientState.READY
 
 
+class Rest(msgspec.Struct, frozen=True, gc=False):
+    """A hop is left alone until ``until_us`` (UTC), because of a failure.
+
+    ``status`` is the failure's enhanced code, ``text`` what is said of it.
+    """
+
+    until_us: int
+    status: str
+    text: str
+
+
+class Patience(msgspec.Struct, frozen=True, gc=False):
+    """At what age a message has to be looked at, though its hop rests.
+
+    To warn its sender of the delay (0: never), to give it up, and to give it up if its
+    sender is null; microseconds.
+    """
+
+    warn_after_us: int
+    expire_us: int
+    bounce_expire_us: int
+
+
 class DueHop(msgspec.Struct, frozen=True, gc=False):
     """A hop and lane with something due: at the earliest, and about how many."""
 
@@ -168,12 +191,13 @@ class Handled(msgspec.Struct, frozen=True):
     """What came of an order, for some of the messages that were meant.
 
     ``queue_ids`` are done; ``busy`` are being delivered just now, and ``unreadable``
-    cannot be read: both were left alone.
+    cannot be read: both were left alone. ``hops`` is where those that are done go.
     """
 
     queue_ids: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    hops: tuple[str, ...] = ()
 
 
 class EntryRecipient(msgspec.Struct, frozen=True):
@@ -322,10 +346,48 @@ class Spool(Protocol):
         """
 
     async def due_hops(self, now: Now, limit: int) -> Sequence[DueHop]:
-        """Return hops with something due now and not leased, earliest first."""
+        """Return hops with something due now and not leased, earliest first.
+
+        Those that rest are left out.
+        """
 
     async def next_due_us(self) -> int | None:
-        """When the next recipient that is not leased falls due; None if none waits."""
+        """When the next recipient that is not leased falls due; None if none waits.
+
+        Nothing at a hop that rests is due before the end of the rest.
+        """
+
+    @property
+    def has_rests(self) -> bool:
+        """Whether some hop rests, or did and has not been heard of since."""
+
+    def rest_of(self, hop: str) -> Rest | None:
+        """Return a hop's rest, which may be over by now; None if it has none."""
+
+    async def rest(self, hop: str, rest: Rest) -> None:
+        """Leave a hop alone for a while: no recipient is changed by that.
+
+        It is kept over a restart. Operators see its text as the reason, and its end as
+        the time of the next try, of all that waits for the hop.
+        """
+
+    async def end_rests(self, hops: Sequence[str] | None = None) -> None:
+        """Let hops be found due again; without ``hops`` all of them."""
+
+    async def claim_elders(
+        self, patience: Patience, now: Now
+    ) -> Sequence[Lease] | None:
+        """Lease some messages at resting hops that are older than ``patience`` bears.
+
+        The sender was not warned yet, or they are to be given up. Each call goes on
+        behind the one before, looking at a bounded number of messages; None says that
+        the round is over, and the next call begins another.
+        """
+
+    async def claim_messages(
+        self, queue_ids: Sequence[QueueId], now: Now
+    ) -> Sequence[Lease]:
+        """Lease recipients of some messages that wait for resting hops."""
 
     def entries(
         self, wanted: QueueFilter, *, page: int = 200
@@ -414,10 +476,12 @@ __all__ = [
     "NewMessage",
     "NewRecipient",
     "Order",
+    "Patience",
     "QueueFilter",
     "RecipientState",
     "Release",
     "Requeue",
+    "Rest",
     "Retry",
     "Settle",
     "Spool",
