@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from postroom.admin.control import Answer, End, Item, Refused, Request
+from postroom.admin.control import Answer, Beat, End, Item, Refused, Request
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net.clock import read_mono_us
@@ -86,6 +86,8 @@ async def ask_stream(
                     yield decoder.decode(value)
                 case Refused(why):
                     raise RequestRefused(why)
+                case Beat():
+                    continue
                 case End():
                     return
     finally:

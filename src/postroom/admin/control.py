@@ -24,10 +24,12 @@ from postroom.net.clock import read_mono_us
 from postroom.net.listener import Listener, listen
 from postroom.net.stream import PeerCredentials, Stream, StreamError
 
-REQUEST_OCTETS_MAX = 64 * 1024
+REQUEST_OCTETS_MAX = 256 * 1024
 IDLE_US = 60 * SECOND_US
 """How long a caller may take to ask, and to take an answer."""
 CALLERS_MAX = 32
+BEAT_S = 5.0
+"""How often a caller is told that its long question is still worked on."""
 
 
 class Access(Enum):
@@ -68,7 +70,11 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     why: str
 
 
-Answer = Item | End | Refused
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """There is nothing yet, but the question is being worked on."""
+
+
+Answer = Item | End | Refused | Beat
 
 
 class ControlError(Exception):
@@ -149,6 +155,13 @@ class ControlServer:
                 return
 
     async def _answer(self, stream: Stream, caller: Caller, line: bytes) -> None:
+        beating = asyncio.create_task(_beat(stream))
+        try:
+            await self._answer_parts(stream, caller, line)
+        finally:
+            beating.cancel()
+
+    async def _answer_parts(self, stream: Stream, caller: Caller, line: bytes) -> None:
         try:
             request = _request.decode(line)
             handler = self._handler(caller, request.method)
@@ -212,6 +225,13 @@ def group_id(name: str) -> int | None:
         return grp.getgrnam(name).gr_gid if name else None
     except KeyError:
         return None
+
+
+async def _beat(stream: Stream) -> None:
+    """Say now and then that we are still there; lines are written whole."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        stream.write(_to_json(Beat()) + b"\n")
 
 
 async def _send(stream: Stream, answer: Answer) -> None:

@@ -5,35 +5,80 @@ directly: reading always, changing only under the shard's lock. What could not b
 reached is listed in ``problems``, never passed over in silence.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from postroom.admin.client import (
-    RequestRefused,
-    WorkerGone,
-    ask,
-    ask_stream,
-    find_workers,
-)
-from postroom.admin.mailq import ZoneOffset, mailq_entry, mailq_foot, mailq_head
-from postroom.admin.offline import Clock, OfflineShard
-from postroom.admin.queue import (
+from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
+from postroom.admin.control import ControlError
+from postroom.admin.live import LiveShards
+from postroom.admin.offline import Clock, Farewells, OfflineShard
+from postroom.admin.queue import Emit, merge_entries
+from postroom.admin.requests import (
+    Counted,
+    GivenUp,
+    HopNow,
+    LetterPart,
+    Letters,
+    Ordered,
     QueueCounts,
-    Removed,
-    Retried,
-    flatten,
-    may_see,
-    merge_entries,
-    try_now,
 )
-from postroom.mail.now import Now
 from postroom.spool.offline import view_shards
+from postroom.spool.selection import QueueFilter
 from postroom.spool.settings import SpoolSettings
-from postroom.spool.spool import Entry, QueueFilter, SpoolError
+from postroom.spool.shape import Shape
+from postroom.spool.spool import Entry, EntryRecipient, Handled, SpoolError
 
 T = TypeVar("T")
+_TROUBLE = (WorkerGone, RequestRefused, SpoolError, ControlError, OSError)
+
+
+class Source(Protocol):
+    """One part of the queue: what a live worker holds, or an orphaned shard.
+
+    Methods raise any of ``_TROUBLE``, which ``WholeQueue`` notes.
+    """
+
+    def entries(self, wanted: QueueFilter) -> AsyncIterator[Entry]:
+        """Yield matching entries, oldest first."""
+
+    def count(self, wanted: QueueFilter) -> AsyncIterator[Counted]:
+        """Count matching entries; yields what each page adds."""
+
+    def recipients(self, queue_id: str, after: int) -> AsyncIterator[EntryRecipient]:
+        """Yield the recipients of a message behind number ``after``."""
+
+    def letters(self, asked: Letters) -> AsyncIterator[LetterPart]:
+        """Yield matching messages whole."""
+
+    def carry_out(self, ordered: Ordered) -> AsyncIterator[Handled]:
+        """Do what is ordered; yields what was done."""
+
+    def give_up(self, given_up: GivenUp) -> AsyncIterator[Handled]:
+        """Return matching recipients to their senders; yields what was done."""
+
+    async def counts(self) -> QueueCounts:
+        """Return counts by name."""
+
+    async def shape(self) -> Shape:
+        """Count what waits by destination, age and sender."""
+
+    async def hop_now(self, hop: str) -> HopNow | None:
+        """Return how a worker gets on with a destination; None without a worker."""
+
+
+class OnSite(NamedTuple):
+    """What is needed to open shards that no worker holds.
+
+    Attributes:
+        spool: where they are.
+        emit: is told what was done to them.
+        farewells: writes reports about what is given up; None: that is refused.
+    """
+
+    spool: SpoolSettings
+    emit: Emit = lambda _: None
+    farewells: Farewells | None = None
 
 
 class WholeQueue:
@@ -41,24 +86,21 @@ class WholeQueue:
 
     Args:
         run_directory: where the workers' control sockets are.
-        spool: where the shards are, to open those that no worker holds; None to leave
-            them out.
+        site: how to open shards that no worker holds; None to leave them out.
         clock: gives the present moment.
 
     Attributes:
-        workers: the control sockets on which someone answered.
-        problems: what could not be reached, for people.
+        problems: what could not be reached or done, for people.
+        live: how many workers answered.
     """
 
-    def __init__(
-        self, run_directory: str, spool: SpoolSettings | None, clock: Clock
-    ) -> None:
+    def __init__(self, run_directory: str, site: OnSite | None, clock: Clock) -> None:
         self._run_directory = run_directory
-        self._spool = spool
+        self._site = site
         self._clock = clock
-        self._offline: list[OfflineShard] = []
+        self._sources: list[Source] = []
         self._stack = ExitStack()
-        self.workers: list[Path] = []
+        self.live = 0
         self.problems: list[str] = []
 
     async def __aenter__(self) -> "WholeQueue":
@@ -66,130 +108,98 @@ class WholeQueue:
         for number, path in find_workers(self._run_directory).items():
             try:
                 held |= {*await ask(path, "queue.shards", {}, int)}
-                self.workers.append(path)
+                self._sources.append(LiveShards(path))
+                self.live += 1
             except WorkerGone:
                 continue
             except RequestRefused as error:
                 self.problems.append(f"worker {number}: {error}")
                 held.add(number)
-        if self._spool is not None:
-            self._open_offline(self._spool, held)
+        if self._site is not None:
+            self._open_offline(self._site, held)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _open_offline(self, spool: SpoolSettings, held: set[int]) -> None:
+    def _open_offline(self, site: OnSite, held: set[int]) -> None:
+        spool = site.spool
         try:
             views = self._stack.enter_context(view_shards(spool.directory))
         except (SpoolError, OSError) as error:
             self.problems.append(f"spool {spool.directory}: {error}")
             return
-        free = [view for view in views if view.shard not in held]
-        self._offline = [OfflineShard(view, spool, self._clock) for view in free]
+        self._sources += [
+            OfflineShard(view, spool, self._clock, site.emit, site.farewells)
+            for view in views
+            if view.shard not in held
+        ]
 
     def entries(self, wanted: QueueFilter) -> AsyncIterator[Entry]:
         """Yield matching messages, oldest first, holding few at a time."""
-        live = [self._stream(path, wanted) for path in self.workers]
-        offline = [self._read(shard, wanted) for shard in self._offline]
-        return merge_entries([*live, *offline])
+        return merge_entries(
+            [self._noting(source.entries(wanted)) for source in self._sources]
+        )
+
+    async def count(self, wanted: QueueFilter) -> AsyncIterator[Counted]:
+        """Yield how many messages match as far as is known; the last is the sum."""
+        total = Counted()
+        for source in self._sources:
+            async for part in self._noting(source.count(wanted)):
+                total += part
+                yield total
+        yield total
+
+    def recipients(self, queue_id: str, after: int) -> AsyncIterator[EntryRecipient]:
+        """Yield the recipients of a message behind number ``after``."""
+        return self._each([s.recipients(queue_id, after) for s in self._sources])
+
+    def letters(self, asked: Letters) -> AsyncIterator[LetterPart]:
+        """Yield matching messages whole, one after the other."""
+        return self._each([source.letters(asked) for source in self._sources])
+
+    def carry_out(self, ordered: Ordered) -> AsyncIterator[Handled]:
+        """Do what is ordered to matching messages; yields what was done."""
+        return self._each([source.carry_out(ordered) for source in self._sources])
+
+    def give_up(self, given_up: GivenUp) -> AsyncIterator[Handled]:
+        """Return matching recipients to their senders; yields what was done."""
+        return self._each([source.give_up(given_up) for source in self._sources])
 
     async def counts(self) -> QueueCounts:
         """Return what lies in the queue, summed by name."""
         total = QueueCounts()
-        for path in self.workers:
-            for part in await self._ask(path, "queue.stat", QueueFilter(), QueueCounts):
-                total += part
-        for shard in self._offline:
-            try:
-                total += QueueCounts(await shard.counts())
-            except SpoolError as error:
-                self.problems.append(str(error))
+        for source in self._sources:
+            total += await self._noted(source.counts()) or QueueCounts()
         return total
 
-    async def retry(self, wanted: QueueFilter, now: Now) -> int:
-        """Make matching waiting recipients due now; returns how many messages."""
-        messages = 0
-        for path in self.workers:
-            parts = await self._ask(path, "queue.retry", wanted, Retried)
-            messages += sum(part.messages for part in parts)
-        for shard in self._offline:
-            try:
-                messages += await try_now(shard, wanted, now)
-            except SpoolError as error:
-                self.problems.append(str(error))
-        return messages
+    async def shape(self) -> Shape:
+        """Count what waits by destination, age and sender."""
+        total = Shape()
+        for source in self._sources:
+            total += await self._noted(source.shape()) or Shape()
+        return total
 
-    async def remove(self, wanted: QueueFilter) -> list[str]:
-        """Remove matching messages that are not being delivered; returns their ids."""
-        removed: list[str] = []
-        for path in self.workers:
-            for part in await self._ask(path, "queue.remove", wanted, Removed):
-                removed += part.queue_ids
-        for shard in self._offline:
-            try:
-                removed += await shard.remove(wanted)
-            except SpoolError as error:
-                self.problems.append(str(error))
-        return sorted(removed)
+    async def hop_now(self, hop: str) -> list[HopNow]:
+        """Return how each live worker gets on with a destination."""
+        found = [await self._noted(source.hop_now(hop)) for source in self._sources]
+        return [each for each in found if each is not None]
 
-    async def _stream(self, path: Path, wanted: QueueFilter) -> AsyncIterator[Entry]:
+    async def _each(self, parts: Sequence[AsyncIterator[T]]) -> AsyncIterator[T]:
+        for part in parts:
+            async for each in self._noting(part):
+                yield each
+
+    async def _noting(self, part: AsyncIterator[T]) -> AsyncIterator[T]:
         try:
-            async for entry in ask_stream(path, "queue.list", wanted, Entry):
-                yield entry
-        except (WorkerGone, RequestRefused) as error:
+            async for each in part:
+                yield each
+        except _TROUBLE as error:
             self.problems.append(str(error))
 
-    async def _read(
-        self, shard: OfflineShard, wanted: QueueFilter
-    ) -> AsyncIterator[Entry]:
+    async def _noted(self, work: Awaitable[T]) -> T | None:
         try:
-            async for entry in flatten(shard.entries(wanted)):
-                yield entry
-        except SpoolError as error:
+            return await work
+        except _TROUBLE as error:
             self.problems.append(str(error))
-
-    async def _ask(
-        self, path: Path, method: str, wanted: QueueFilter, kind: type[T]
-    ) -> list[T]:
-        try:
-            return await ask(path, method, wanted, kind)
-        except (WorkerGone, RequestRefused) as error:
-            self.problems.append(str(error))
-            return []
-
-
-async def mailq_lines(
-    queue: WholeQueue,
-    *,
-    verbose: bool,
-    user: str | None,
-    spool_directory: str,
-    zone_offset_s: ZoneOffset,
-) -> AsyncIterator[str]:
-    """Yield what ``mailq`` prints.
-
-    Args:
-        queue: the opened queue.
-        verbose: the longer form.
-        user: only messages that this user has submitted here; None for all.
-        spool_directory: what the head line names.
-        zone_offset_s: the local zone.
-    """
-    total = 0
-    if user is None:
-        total = (await queue.counts()).counts.get("messages", 0)
-    else:
-        async for entry in queue.entries(QueueFilter()):
-            total += may_see(user, entry)
-    for line in mailq_head(total, spool_directory, verbose=verbose):
-        yield line
-    shown = 0
-    async for entry in queue.entries(QueueFilter()):
-        if user is None or may_see(user, entry):
-            shown += 1
-            for line in mailq_entry(
-                entry, verbose=verbose, zone_offset_s=zone_offset_s
-            ):
-                yield line
-    yield mailq_foot(shown)
+            return None

@@ -50,6 +50,7 @@ _UNCHANGEABLE = (
     "mailbox",
     "auth",
     "users_file",
+    "history",
     "receive.transaction_memory_max",
 )
 

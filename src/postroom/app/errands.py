@@ -1,14 +1,17 @@
 """What is asked of a worker beside mail: by ``sendmail`` and by the control socket."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import overload
 
 import msgspec
 
 from postroom.admin.control import Caller, ControlError, Handler
-from postroom.admin.queue import queue_handlers
-from postroom.admin.whole import WholeQueue, mailq_lines
+from postroom.admin.listing import MailqForm, mailq_lines
+from postroom.admin.queue import Hands, queue_handlers
+from postroom.admin.requests import HopNow, Ordered
+from postroom.admin.whole import WholeQueue
 from postroom.app.assembly import Built
 from postroom.dns.exchangers import find_exchangers
 from postroom.dns.mx import Exchangers
@@ -17,10 +20,13 @@ from postroom.mail.envelope import Origin
 from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import AnyEvent
 from postroom.observe.metrics import Metrics
+from postroom.observe.traces import Found, Search, Traces
 from postroom.route.drive import drive
 from postroom.route.explain import explain
 from postroom.route.routing import LocalAlias, LocalUser, Relay, RoutingFailed
+from postroom.services.farewell import Undertaker
 from postroom.services.line import Line
+from postroom.services.queue_run import QueueSelection
 from postroom.services.receive import ReceiveService
 from postroom.services.reception import Conversation
 from postroom.services.submission import (
@@ -28,10 +34,11 @@ from postroom.services.submission import (
     EX_NOUSER,
     EX_OK,
     EX_TEMPFAIL,
-    QueueSelection,
 )
 from postroom.services.submitter import Answer, Errands
-from postroom.spool.spool import QueueFilter, Spool
+from postroom.spool.orders import Farewell
+from postroom.spool.selection import QueueFilter
+from postroom.spool.spool import Hold, Order, Release, Retry, Spool
 
 
 class Office:
@@ -75,25 +82,37 @@ class Office:
     def handlers(self, emit: Callable[[AnyEvent], None]) -> Mapping[str, Handler]:
         """What the control socket answers."""
         shards = _Shards(self._lines)
+        hands = Hands(
+            clock=read_now,
+            emit=emit,
+            wake=self._wake,
+            farewell=self._farewell,
+            hop_now=self._hop_now,
+            own_uid=os.geteuid(),
+        )
         return {
-            **queue_handlers(shards, read_now, emit, self._retry_now),
+            **queue_handlers(shards, hands),
             "explain": self._explain,
+            "history.find": self._find,
             "status": self._status,
         }
 
-    async def mailq(self, verbose: bool, user: str) -> AsyncIterator[str]:
+    async def mailq(
+        self, verbose: bool, user: str, selection: QueueSelection
+    ) -> AsyncIterator[str]:
         """Yield the queue of all workers as ``mailq`` prints it."""
         config = self._built().config
         trusted = user in config.submission.trusted_users
+        form = MailqForm(
+            verbose=verbose,
+            user=None if trusted else user,
+            spool_directory=config.spool.directory,
+            zone_offset_s=zone_offset_s,
+            wanted=_wanted(selection),
+        )
         # What no worker holds is left out: it would have to be read on this loop.
         async with WholeQueue(self._run_directory, None, read_now) as queue:
-            async for line in mailq_lines(
-                queue,
-                verbose=verbose,
-                user=None if trusted else user,
-                spool_directory=config.spool.directory,
-                zone_offset_s=zone_offset_s,
-            ):
+            async for line in mailq_lines(queue, form):
                 yield line
 
     async def newaliases(self) -> Answer:
@@ -107,17 +126,22 @@ class Office:
             return Answer((*lines, "the old aliases stay in force"), EX_DATAERR)
         return Answer((*lines, aliases.stats_line()))
 
-    async def run_queue(self, selection: QueueSelection) -> Answer:
-        """Make waiting messages of all workers due now."""
-        wanted = QueueFilter(
-            queue_ids=(selection.queue_id,) if selection.queue_id else (),
-            senders=(selection.sender,) if selection.sender else (),
-            recipients=(selection.recipient,) if selection.recipient else (),
-        )
+    async def run_queue(self, selection: QueueSelection, user: str) -> Answer:
+        """Have waiting messages of all workers tried now, quarantined or let go."""
+        if selection.note:
+            return Answer((selection.note,))
+        order, done = _order(selection)
+        if order is None:
+            return Answer((done,))
+        ordered = Ordered(order, _wanted(selection), user, quarantine=True)
+        messages = 0
         async with WholeQueue(self._run_directory, None, read_now) as queue:
-            messages = await queue.retry(wanted, read_now())
+            async for page in queue.carry_out(ordered):
+                messages += len(page.queue_ids)
+            problems = tuple(queue.problems)
         plural = "" if messages == 1 else "s"
-        return Answer((f"{messages} message{plural} will be tried now",))
+        lines = (f"{messages} message{plural} {done}", *problems)
+        return Answer(lines, EX_TEMPFAIL if problems else EX_OK)
 
     async def verify(self, address: Address, verbose: bool) -> Answer:
         """Say where mail for an address would go, as ``sendmail -bv`` does."""
@@ -174,9 +198,58 @@ class Office:
             "active": sum(line.dispatcher.active for line in self._lines),
         }
 
-    def _retry_now(self) -> None:
+    async def _find(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[Found]:
+        try:
+            search = msgspec.json.decode(arguments, type=Search)
+        except msgspec.MsgspecError as error:
+            raise ControlError(f"malformed search: {error}") from error
+        traces = Traces(self._built().config.history_directory)
+        yield await asyncio.to_thread(traces.find, search)
+
+    def _wake(self, hops: Sequence[str] | None) -> None:
         for line in self._lines:
-            line.dispatcher.retry_now()
+            line.dispatcher.retry_now(hops)
+
+    def _farewell(self, shard: int, reason: str, by: str) -> Farewell:
+        for line in self._lines:
+            if line.shop.spool.shard == shard:
+                return Undertaker(line.shop, line.reporter, reason, by).report
+        raise ControlError(f"shard {shard} is not here any more")
+
+    def _hop_now(self, hop: str) -> HopNow:
+        now = read_now()
+        scheduler = self._lines[0].scheduler
+        rests_us = max(scheduler.resting_until_us(hop) - now.mono_us, 0)
+        return HopNow(hop, rests_us, scheduler.window(hop))
+
+
+def _wanted(selection: QueueSelection) -> QueueFilter:
+    states = ("quarantined",) * selection.quarantined + ("shunted",) * selection.shunted
+    return QueueFilter(
+        id_parts=selection.id_parts,
+        senders=selection.senders,
+        recipients=selection.recipients,
+        errors=selection.reasons,
+        states=states,
+    )
+
+
+def _order(selection: QueueSelection) -> tuple[Order | None, str]:
+    """Return what is to be done, and what to say of it then, or instead."""
+    match selection:
+        case QueueSelection(quarantine=None, quarantined=True):
+            return None, "what is quarantined is not tried: -qQ -Q lets it go"
+        case QueueSelection(quarantine=None):
+            return Retry(), "will be tried now"
+        case QueueSelection(quarantine="", quarantined=True):
+            return Release(), "released"
+        case QueueSelection(quarantine=""):
+            return None, "-Q without a reason lets go what -qQ chooses"
+        case QueueSelection(quarantine=reason):
+            return Hold(reason or ""), "quarantined"
+    return None, ""
 
 
 def _deliverable(address: Address, routing: LocalUser | Relay) -> str:

@@ -49,6 +49,7 @@ from postroom.mailbox.stores import open_store
 from postroom.net.clock import read_mono_us, read_now, zone_offset_s
 from postroom.net.listener import Handler, Listener, listen
 from postroom.observe.events import AnyEvent, Lifecycle
+from postroom.observe.history import HistorySink, HistoryWriter
 from postroom.observe.metrics import Metrics
 from postroom.observe.sinks import open_log
 from postroom.schedule.scheduler import Scheduler
@@ -115,6 +116,10 @@ class _Worker:
         self._job = job
         self._config = config = parse(job.config_text, job.config_path)
         self._log = open_log(config.log, config.hostname, zone_offset_s)
+        name = f"worker-{job.worker}"
+        self._history = HistorySink(
+            HistoryWriter(config.history_directory, config.history, name)
+        )
         self._metrics = Metrics()
         self._counters = _counters(job)
         self._pool = ThreadPoolExecutor(DELIVERY_THREADS, "postroom-deliver")
@@ -129,12 +134,14 @@ class _Worker:
         """Take an event: into the counters, and to the log."""
         self._metrics.count(event)
         self._log.emit(event)
+        self._history.emit(event)
 
     async def run(self) -> int:
         """Start everything, serve, drain. The log is written to the end."""
         try:
             await self._serve()
         finally:
+            self._history.close()
             self._log.close()
         return 0
 

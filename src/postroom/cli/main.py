@@ -13,7 +13,9 @@ import click
 from postroom import __version__
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
 from postroom.admin.link import Job
-from postroom.cli.queue import config_option, load_or_fail, queue
+from postroom.cli.options import config_option, load_or_fail
+from postroom.cli.queue import queue
+from postroom.cli.trace import trace
 from postroom.cli.user import user
 from postroom.config.check import run_check
 from postroom.config.settings import Config
@@ -105,4 +107,5 @@ def _fail(why: str, code: int) -> NoReturn:
 
 
 main.add_command(queue)
+main.add_command(trace)
 main.add_command(user)

@@ -15,7 +15,7 @@ from postroom.agents.settings import SmtpAgentSettings
 from postroom.auth.settings import AuthSettings
 from postroom.dns.settings import ResolverSettings
 from postroom.mailbox.settings import MailboxSettings
-from postroom.observe.settings import LogSettings
+from postroom.observe.settings import HistorySettings, LogSettings
 from postroom.policy.settings import PolicySettings
 from postroom.pop3.settings import Pop3Settings
 from postroom.route.settings import RouteSettings
@@ -138,6 +138,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     log: LogSettings = LogSettings()
     """What is told, where, and how."""
 
+    history: HistorySettings = HistorySettings()
+    """What is kept of messages that have left, for ``postroom trace``."""
+
+    @property
+    def history_directory(self) -> str:
+        """Where the history is kept."""
+        return self.history.directory or f"{self.spool.directory}/history"
+
     def __post_init__(self) -> None:
         """Refuse to offer what nothing in the server answers yet."""
         if self.smtp.starttls or self.smtp.auth_mechanisms:
@@ -158,6 +166,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("dns", "resolv_conf"),
     ("mailbox", "path"),
     ("log", "to"),
+    ("history", "directory"),
 )
 """The settings that are paths; relative ones are taken from the file's directory."""
 

@@ -11,7 +11,7 @@ from postroom.mail.now import Now
 from postroom.mail.route import Route
 
 
-class Delivered(msgspec.Struct, frozen=True):
+class Delivered(msgspec.Struct, frozen=True, tag=True):
     """The recipient's mail is where it should be, or a next hop has taken it over.
 
     ``status`` is an enhanced code of class 2; ``text`` is what the peer or agent said,
@@ -27,7 +27,7 @@ class Delivered(msgspec.Struct, frozen=True):
     reports: bool = False
 
 
-class Deferred(msgspec.Struct, frozen=True):
+class Deferred(msgspec.Struct, frozen=True, tag=True):
     """Not now; try again later. ``code`` is the reply's number, 0 without a reply.
 
     ``verb`` names the command that was answered so (``MAIL``, ``RCPT``, ``DATA``,
@@ -45,7 +45,7 @@ class Deferred(msgspec.Struct, frozen=True):
     said: tuple[str, ...] = ()
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(msgspec.Struct, frozen=True, tag=True):
     """Never. The sender is to be told. ``code``, ``verb`` and ``said`` are as above."""
 
     status: str

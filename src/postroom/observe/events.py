@@ -118,6 +118,18 @@ class MessageRemoved(Event, frozen=True, tag=True):
     by: str
 
 
+class MessageOrdered(Event, frozen=True, tag=True):
+    """An operator did something with a message that stays in the queue.
+
+    ``act`` is ``hold``, ``release``, ``retry``, ``requeue`` or ``bounce``.
+    """
+
+    queue_id: QueueId
+    act: str
+    by: str
+    reason: str = ""
+
+
 class MessageShunted(Event, frozen=True, tag=True):
     """An entry was put aside because it cannot be read or crashes its worker."""
 
@@ -205,6 +217,7 @@ AnyEvent = (
     | ReportQueued
     | ReportDropped
     | MessageRemoved
+    | MessageOrdered
     | MessageShunted
     | LoggedIn
     | LoginFailed

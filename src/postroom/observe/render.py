@@ -25,6 +25,7 @@ from postroom.observe.events import (
     LoginFailed,
     MailboxSession,
     MessageDiscarded,
+    MessageOrdered,
     MessageQueued,
     MessageRemoved,
     MessageShunted,
@@ -244,6 +245,7 @@ def _about_message(
     | ReportQueued
     | ReportDropped
     | MessageRemoved
+    | MessageOrdered
     | MessageShunted,
 ) -> str:
     match event:
@@ -264,6 +266,9 @@ def _about_message(
             return f"{event.about}: no DSN: {_short(event.reason)}"
         case MessageRemoved():
             return f"{event.queue_id}: removed by {_short(event.by)}"
+        case MessageOrdered():
+            why = f": {_short(event.reason)}" if event.reason else ""
+            return f"{event.queue_id}: {event.act} by {_short(event.by)}{why}"
         case MessageShunted():
             return f"{_short(event.queue_id)}: shunted: {_short(event.reason)}"
         case _:

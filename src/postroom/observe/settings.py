@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from postroom.mail.units import Duration, Size
+
 
 class LogSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
@@ -20,3 +22,27 @@ class LogSettings(
     waiting_max: int = 20_000
     """Events that may wait to be written in each worker; beyond that no new mail is
     accepted until the log can be written again: mail lines are never dropped."""
+
+
+class HistorySettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """What happened to messages that have left, for ``postroom trace``."""
+
+    enabled: bool = True
+    """Whether it is kept."""
+    directory: str = ""
+    """Where; empty for ``history`` within the spool's directory."""
+    keep: Duration = Duration.from_text("7d")
+    """How long it is kept."""
+    octets_max: Size = Size(512 << 20)
+    """How much each worker keeps; when it is more the oldest goes earlier."""
+    file_octets: Size = Size(16 << 20)
+    """Size of one file; they are removed whole."""
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that would keep nothing."""
+        if self.keep <= 0 or self.file_octets <= 0:
+            raise ValueError("history: keep and file_octets are more than 0")
+        if self.octets_max < 2 * self.file_octets:
+            raise ValueError("history: octets_max is at least twice file_octets")

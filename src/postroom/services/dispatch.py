@@ -103,9 +103,15 @@ class Dispatcher:
         """Hint: search the spool for due mail now."""
         self._stirred.set()
 
-    def retry_now(self) -> None:
-        """An operator wants mail tried: let no destination rest, and look for it."""
-        self._parts.scheduler.end_rests()
+    def retry_now(self, hops: Sequence[str] | None = None) -> None:
+        """An operator wants mail tried: let these hops not rest, and look for it.
+
+        None stands for all of them.
+        """
+        if hops is None:
+            self._parts.scheduler.end_rests()
+        for hop in hops or ():
+            self._parts.scheduler.end_rests(hop)
         self.look_again()
 
     async def run(self) -> None:

@@ -22,12 +22,16 @@ from postroom.services.workshop import Workshop
 
 
 class Line(NamedTuple):
-    """One shard at work. ``running`` is the task that searches it for due mail."""
+    """One shard at work. ``running`` is the task that searches it for due mail.
+
+    ``reporter`` writes the reports about its mail.
+    """
 
     shop: Workshop
     dispatcher: Dispatcher
     scheduler: Scheduler
     running: asyncio.Task[None]
+    reporter: Reporter
 
     async def aclose(self) -> None:
         """Let go of the shard, once ``dispatcher.drain`` has returned."""
@@ -60,4 +64,4 @@ def start_line(
     parts = Parts(shop, scheduler, expander, settler, listeners)
     dispatcher = Dispatcher(parts, deliver)
     running = asyncio.get_running_loop().create_task(dispatcher.run())
-    return Line(shop, dispatcher, scheduler, running)
+    return Line(shop, dispatcher, scheduler, running, reporter)

@@ -84,7 +84,10 @@ class PickupService:
             case Mode.SMTP:
                 return await self._converse(person, caller)
             case Mode.MAILQ:
-                async for line in errands.mailq(invocation.verbose, person.login):
+                lines = errands.mailq(
+                    invocation.verbose, person.login, invocation.selection
+                )
+                async for line in lines:
                     caller.out(line)
                     await caller.drain()
                 return EX_OK
@@ -93,7 +96,7 @@ class PickupService:
             case Mode.RUN_QUEUE:
                 if person.login not in self.desk.settings.trusted_users:
                     raise UsageError(_NO_QUEUE_RUN, EX_NOPERM)
-                answer = await errands.run_queue(invocation.selection)
+                answer = await errands.run_queue(invocation.selection, person.login)
                 return await self._answer(caller, answer)
             case Mode.VERIFY:
                 return await self._verify(invocation, caller)

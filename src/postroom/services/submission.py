@@ -6,6 +6,7 @@ program is refused with a word on which. ``docs/sendmail.md`` has the table.
 """
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NoReturn
 
@@ -14,6 +15,12 @@ import msgspec
 from postroom.mail.address import NULL_SENDER, Address, AddressError
 from postroom.mail.address_list import Mailbox, parse_address_list
 from postroom.mail.envelope import BodyType, to_xtext
+from postroom.services.queue_run import (
+    QueueRunError,
+    QueueSelection,
+    add_selection,
+    quarantining,
+)
 
 # sysexits.h, as far as it is used.
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_NOHOST = 0, 64, 65, 67, 68
@@ -60,14 +67,6 @@ class UsageError(Exception):
     def __init__(self, text: str, exit_code: int = EX_USAGE) -> None:
         super().__init__(text)
         self.exit_code = exit_code
-
-
-class QueueSelection(msgspec.Struct, frozen=True, gc=False):
-    """Which queued messages ``-qI``, ``-qR`` and ``-qS`` mean, all if empty."""
-
-    queue_id: str = ""
-    recipient: str = ""
-    sender: str = ""
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -181,6 +180,13 @@ class _Reader:
             if self._cluster(argument[1:], arguments[at : at + 1]):
                 at += 1
         self._given["recipients"] = tuple(arguments[at:])
+        selection = self._given.get("selection")
+        if (
+            isinstance(selection, QueueSelection)
+            and selection.quarantine is not None
+            and self._given.get("mode") is not Mode.RUN_QUEUE
+        ):
+            raise UsageError("Cannot use -Q without -q")
         return msgspec.convert(self._given, Invocation)
 
     def _cluster(self, letters: str, following: list[str]) -> bool:
@@ -223,6 +229,8 @@ class _Reader:
                 given["mode"] = Mode.NEWALIASES
             case "q":
                 self._run_queue(value)
+            case "Q":
+                self._choose(quarantining, value)
             case "o" | "O":
                 self._option(value)
             case "e":
@@ -249,22 +257,19 @@ class _Reader:
         raise UsageError(f"Operation mode {letter} is not done by sendmail: {hint}")
 
     def _run_queue(self, value: str) -> None:
-        value = value.removeprefix("f")
         if self._given.get("mode", Mode.DELIVER) is Mode.DELIVER:
             self._given["mode"] = Mode.RUN_QUEUE
-        if not value:
-            return
-        names = {"I": "queue_id", "R": "recipient", "S": "sender"}
-        if value[0] not in names:
-            raise UsageError(
-                f"-q{_shown(value)} is not supported: the server runs its queue by "
-                "itself; -q, -qIid, -qRrecipient and -qSsender ask for it now"
-            )
+        self._choose(add_selection, value)
+
+    def _choose(
+        self, change: Callable[[QueueSelection, str], QueueSelection], value: str
+    ) -> None:
         before = self._given.get("selection", QueueSelection())
         assert isinstance(before, QueueSelection)
-        self._given["selection"] = msgspec.structs.replace(
-            before, **{names[value[0]]: value[1:]}
-        )
+        try:
+            self._given["selection"] = change(before, value)
+        except QueueRunError as error:
+            raise UsageError(_shown(str(error))) from None
 
     def _option(self, value: str) -> None:
         match value[:1], value[1:]:

@@ -14,8 +14,8 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Say
+from postroom.services.queue_run import QueueSelection
 from postroom.services.reception import Conversation
-from postroom.services.submission import QueueSelection
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -72,14 +72,15 @@ class Answer(msgspec.Struct, frozen=True):
 class Errands(NamedTuple):
     """The other things that ``sendmail`` is called for.
 
-    ``mailq(verbose, user)`` yields the lines of the queue as this user may see it;
-    ``newaliases()`` reads the alias tables anew; ``run_queue(selection)`` makes
-    waiting messages due; ``verify(address, verbose)`` says where mail for an address
-    would go; ``converse`` runs an SMTP session to its end.
+    ``mailq(verbose, user, selection)`` yields the lines of the queue as this user may
+    see it; ``newaliases()`` reads the alias tables anew; ``run_queue(selection,
+    user)`` has messages tried, quarantined or let go; ``verify(address, verbose)``
+    says where mail for an address would go; ``converse`` runs an SMTP session to its
+    end.
     """
 
-    mailq: Callable[[bool, str], AsyncIterator[str]]
+    mailq: Callable[[bool, str, QueueSelection], AsyncIterator[str]]
     newaliases: Callable[[], Awaitable[Answer]]
-    run_queue: Callable[[QueueSelection], Awaitable[Answer]]
+    run_queue: Callable[[QueueSelection, str], Awaitable[Answer]]
     verify: Callable[[Address, bool], Awaitable[Answer]]
     converse: Callable[[Conversation, Origin], Awaitable[None]]

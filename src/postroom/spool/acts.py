@@ -4,6 +4,7 @@ Each runs inside a group's transaction; ``BadChange`` fails it alone.
 """
 
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -84,12 +85,19 @@ class Expand(msgspec.Struct, frozen=True):
         return len(fresh)
 
 
+class Touched(msgspec.Struct, frozen=True):
+    """What an order has changed: messages by number, and where they go."""
+
+    numbers: Sequence[int] = ()
+    hops: Sequence[str] = ()
+
+
 class Remove(msgspec.Struct, frozen=True):
     """Removes messages that are locked against leasing."""
 
     numbers: tuple[int, ...]
 
-    def __call__(self, group: Group) -> list[int]:
+    def __call__(self, group: Group) -> Touched:
         """Apply; returns which messages went."""
         bound = (statements.numbers(self.numbers),)
         there = "SELECT id FROM messages WHERE id IN carray(?) ORDER BY id"
@@ -98,7 +106,7 @@ class Remove(msgspec.Struct, frozen=True):
         _uncount(group, group.connection.execute(sql, bound).fetchall())
         group.touched.update(self.numbers)
         groups.remove_finished(group)
-        return gone
+        return Touched(gone)
 
 
 class Erase(msgspec.Struct, frozen=True):
@@ -152,7 +160,7 @@ class Move(msgspec.Struct, frozen=True):
     text: str = ""
     all_states: bool = False
 
-    def __call__(self, group: Group) -> list[int]:
+    def __call__(self, group: Group) -> Touched:
         """Apply; returns which messages had a recipient that moved."""
         which = "r.state < 2"
         value: int | str = self.due_us
@@ -172,26 +180,27 @@ class Move(msgspec.Struct, frozen=True):
 
     def _apply(
         self, group: Group, change: str, which: str, value: int | str
-    ) -> list[int]:
+    ) -> Touched:
         where = f"r.message IN carray(?) AND {which}"
         chosen: tuple[Any, ...] = (statements.numbers(self.numbers),)
         if self.condition.recipients:
             where += f" AND {self.condition.recipients}"
             chosen += self.condition.recipient_values
         rows: list[Any] = group.connection.execute(
-            f"SELECT message, state FROM recipients AS r WHERE {where}", chosen
+            f"SELECT message, state, hop FROM recipients AS r WHERE {where}", chosen
         ).fetchall()
         if not rows:
-            return []
+            return Touched()
         after: list[Any] = group.connection.execute(
             f"UPDATE recipients AS r SET {change} WHERE {where} RETURNING state",
             (value, *chosen),
         ).fetchall()
-        for _, state in rows:
+        for _, state, _ in rows:
             group.counts[STATE_COUNTED[state]] -= 1
         for (state,) in after:
             group.counts[STATE_COUNTED[state]] += 1
-        return sorted({message for message, _ in rows})
+        messages = sorted({message for message, _, _ in rows})
+        return Touched(messages, sorted({hop for _, _, hop in rows}))
 
 
 class Shunt(msgspec.Struct, frozen=True):

@@ -7,53 +7,40 @@ On failure of the disk nothing is acknowledged: callers get ``SpoolError``, or
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 
 from postroom.mail.ids import QueueId, from_number, to_number
-from postroom.mail.message import Message
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, MessageShunted, SpoolFailed
-from postroom.spool import claims, kept, queries, rests, rows
+from postroom.spool import claims, rests, rows
 from postroom.spool.acts import Expand, Shunt
 from postroom.spool.bodies import FileBodyWriter
 from postroom.spool.changes import Act, Change
 from postroom.spool.claims import Broken, Found, Wanted
-from postroom.spool.conditions import condition
 from postroom.spool.files import Seam
 from postroom.spool.in_hand import InHand
-from postroom.spool.kept import Kept
 from postroom.spool.leases import LeaseBook, Watch
 from postroom.spool.opening import Opened, Wish, open_files
-from postroom.spool.orders import Farewell, Means, Orders
+from postroom.spool.operated import Operated
+from postroom.spool.orders import Means
 from postroom.spool.reader import Reader
 from postroom.spool.rests import EndRests, SetRest
 from postroom.spool.settings import SpoolSettings
-from postroom.spool.shape import Shape, read_shape
 from postroom.spool.spool import (
     DueHop,
-    Entry,
-    EntryRecipient,
-    Handled,
-    Hold,
     Lease,
     NewMessage,
     NewRecipient,
-    Order,
     Patience,
-    QueueFilter,
     RecipientState,
-    Release,
     Rest,
-    Retry,
     Settle,
     SpoolError,
     SpoolFull,
-    TakeOut,
 )
 from postroom.spool.writer import Writer
 
@@ -95,7 +82,7 @@ async def open_shard(
     return Shard(shard, opened, settings, clock, emit or _ignore)
 
 
-class Shard:
+class Shard(Operated):
     """One shard, held by this process; see ``spool.Spool`` for its methods.
 
     ``last_number`` is the largest queue id number ever given out here.
@@ -109,7 +96,12 @@ class Shard:
         clock: Callable[[], Now],
         emit: Emit,
     ) -> None:
-        self._shard = shard
+        book = LeaseBook(opened.database.generation)
+        super().__init__(
+            Means(book, self._ask, self._do, opened.bodies, clock),
+            shard,
+            opened.database.path,
+        )
         self._opened = opened
         self._settings = settings
         self._clock = clock
@@ -119,25 +111,17 @@ class Shard:
         self._suspects = opened.suspects
         if opened.suspects:
             opened.in_hand.on_left = self._left_hand
-        self._book = LeaseBook(opened.database.generation)
+        self._book = book
         self._writer = Writer(
             opened.database, opened.bodies, opened.space, settings, self._failed
         )
         self._reader = Reader(opened.database, opened.space)
-        self._orders = Orders(
-            Means(self._book, self._ask, self._do, opened.bodies),
-        )
         self._place: tuple[str, int] | None = None
         self._rests = opened.rests
         self._elder_after = rests.FIRST
         self._closed = False
         self.last_number = self._writer.counts["last_number"]
         self._tell_shunted(opened.shunted)
-
-    @property
-    def shard(self) -> int:
-        """The number of this shard."""
-        return self._shard
 
     @property
     def fence(self) -> int:
@@ -377,57 +361,6 @@ class Shard:
             patience=patience,
         )
 
-    async def entries(
-        self, wanted: QueueFilter, *, page: int = 200
-    ) -> AsyncIterator[Sequence[Entry]]:
-        """Yield matching entries, oldest first, in short pages, some of them empty."""
-        chosen = condition(wanted, self._clock().utc_us, self._book.numbers())
-        after: int | None = queries.FIRST
-        while after is not None:
-            found = await self._ask(
-                partial(
-                    queries.entries_page,
-                    wanted=chosen,
-                    after=after,
-                    limit=page,
-                    shard=self._shard,
-                )
-            )
-            yield [self._with_active(entry) for entry in found.entries]
-            after = found.next_after
-
-    async def recipients(
-        self, queue_id: QueueId, after: int, limit: int
-    ) -> Sequence[EntryRecipient]:
-        """Return recipients of a message after one of them, by number."""
-        number = to_number(queue_id)
-        page = partial(queries.recipients_page, number=number, after=after, limit=limit)
-        held = self._book.held(number)
-        return [
-            msgspec.structs.replace(each, active=each.number in held)
-            for each in await self._ask(page)
-        ]
-
-    async def kept(self, queue_id: QueueId) -> Kept | None:
-        """Return a message with its content. See ``Spool.kept``."""
-        number, bodies = to_number(queue_id), self._opened.bodies
-        try:
-            return await self._ask(
-                partial(kept.read_kept, number=number, bodies=bodies)
-            )
-        except rows.Unreadable as error:
-            raise SpoolError(f"{queue_id} cannot be read: {error}") from error
-
-    async def raw(self, queue_id: QueueId) -> Message | None:
-        """Return what lies there of a message, readable or not."""
-        number, bodies = to_number(queue_id), self._opened.bodies
-        return await self._ask(partial(kept.read_raw, number=number, bodies=bodies))
-
-    async def shape(self, now: Now) -> Shape:
-        """Count what waits by destination, age and sender. See ``Spool.shape``."""
-        path = self._opened.database.path
-        return await asyncio.to_thread(read_shape, path, now.utc_us)
-
     async def counts(self) -> dict[str, int]:
         """Return ``messages``, ``recipients``, ``octets`` and counts per state.
 
@@ -437,37 +370,6 @@ class Shard:
         del counts["last_number"]
         counts["active"] = len(self._book)
         return counts
-
-    def carry_out(
-        self, order: Order, wanted: QueueFilter, now: Now
-    ) -> AsyncIterator[Handled]:
-        """Do what an operator orders, page by page. See ``Spool.carry_out``."""
-        return self._orders.carry_out(order, wanted, now)
-
-    def give_up(
-        self, wanted: QueueFilter, now: Now, farewell: Farewell
-    ) -> AsyncIterator[Handled]:
-        """Take recipients out with reports about them. See ``Spool.give_up``."""
-        return self._orders.give_up(wanted, now, farewell)
-
-    async def retry(self, wanted: QueueFilter, now: Now) -> int:
-        """Make matching waiting recipients due now; returns how many messages."""
-        return len(await self._all(self.carry_out(Retry(), wanted, now)))
-
-    async def hold(self, wanted: QueueFilter, reason: str) -> int:
-        """Keep matching waiting recipients from being tried; returns messages."""
-        return len(await self._all(self.carry_out(Hold(reason), wanted, self._clock())))
-
-    async def release(self, wanted: QueueFilter, now: Now) -> int:
-        """Let matching held and shunted recipients be tried now; returns messages."""
-        return len(await self._all(self.carry_out(Release(), wanted, now)))
-
-    async def remove(self, wanted: QueueFilter) -> Sequence[QueueId]:
-        """Remove matching messages that are not being delivered; returns their ids."""
-        return await self._all(self.carry_out(TakeOut(), wanted, self._clock()))
-
-    async def _all(self, handled: AsyncIterator[Handled]) -> list[QueueId]:
-        return [QueueId(each) async for page in handled for each in page.queue_ids]
 
     async def aclose(self) -> None:
         """Finish what is pending, then let go of the shard."""
@@ -577,16 +479,6 @@ class Shard:
         for each in broken:
             queue_id = str(from_number(each.message))
             self._emit(MessageShunted(self._clock().utc_us, queue_id, each.reason))
-
-    def _with_active(self, entry: Entry) -> Entry:
-        held = self._book.held(to_number(QueueId(entry.queue_id)))
-        if not held:
-            return entry
-        recipients = tuple(
-            msgspec.structs.replace(each, active=each.number in held)
-            for each in entry.recipients
-        )
-        return msgspec.structs.replace(entry, recipients=recipients)
 
     def _failed(self, error: str) -> None:
         self._emit(SpoolFailed(self._clock().utc_us, self._shard, error))

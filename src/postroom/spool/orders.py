@@ -14,7 +14,7 @@ import apsw
 from postroom.mail.ids import from_number
 from postroom.mail.now import Now
 from postroom.spool import kept, queries
-from postroom.spool.acts import Erase, Move, MoveTo, Remove
+from postroom.spool.acts import Erase, Move, MoveTo, Remove, Touched
 from postroom.spool.bodies import BodyDirectory
 from postroom.spool.changes import Act
 from postroom.spool.conditions import Condition, condition
@@ -49,6 +49,7 @@ class Means(NamedTuple):
     ask: Ask
     do: Do
     bodies: BodyDirectory
+    clock: Callable[[], Now]
 
 
 class _Page(NamedTuple):
@@ -68,11 +69,12 @@ class Orders:
         """Do what is ordered to matching messages; yields what was done, by page."""
         chosen = self._condition(wanted, now)
         async for page in self._pages(chosen):
-            done: Sequence[int] = ()
+            done = Touched()
             if page.free:
                 act = _act(order, page.free, chosen, wanted, now)
                 done = await self._means.do(act, ())
-            yield Handled(tuple(map(_text, done)), page.busy)
+            ids = tuple(map(_text, done.numbers))
+            yield Handled(ids, page.busy, hops=tuple(done.hops))
 
     async def give_up(
         self, wanted: QueueFilter, now: Now, farewell: Farewell

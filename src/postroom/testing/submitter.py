@@ -21,7 +21,7 @@ from postroom.services.letter import Desk
 from postroom.services.pickup import PickupService
 from postroom.services.reception import Conversation
 from postroom.services.settings import SubmissionSettings
-from postroom.services.submission import QueueSelection
+from postroom.services.queue_run import QueueSelection
 from postroom.services.submitter import (
     Answer,
     Errands,
@@ -143,14 +143,16 @@ class PostOffice:
         self._listener.close()
         await self._listener.abort_sessions()
 
-    async def _mailq(self, verbose: bool, user: str) -> AsyncIterator[str]:
+    async def _mailq(
+        self, verbose: bool, user: str, selection: QueueSelection
+    ) -> AsyncIterator[str]:
         for line in self.queue:
             yield line
 
     async def _newaliases(self) -> Answer:
         return Answer(("/etc/aliases: 2 aliases",))
 
-    async def _run_queue(self, selection: QueueSelection) -> Answer:
+    async def _run_queue(self, selection: QueueSelection, user: str) -> Answer:
         self.selections.append(selection)
         return Answer(())
 

@@ -15,13 +15,28 @@ from postroom.admin.control import (
     control_path,
     serve_control,
 )
-from postroom.admin.queue import merge_entries, queue_handlers
-from postroom.admin.whole import WholeQueue, mailq_lines
+from postroom.admin.listing import MailqForm, mailq_lines
+from postroom.admin.queue import Hands, merge_entries, queue_handlers
+from postroom.admin.requests import HopNow, Ordered
+from postroom.admin.whole import OnSite, WholeQueue
 from postroom.mail.envelope import Origin
+from postroom.mail.ids import QueueId
 from postroom.net.clock import read_now
 from postroom.observe.events import AnyEvent
 from postroom.spool.engine import Shard, open_shard
-from postroom.spool.spool import Entry, QueueFilter
+from postroom.spool.orders import Farewell
+from postroom.spool.spool import (
+    Entry,
+    Hold,
+    Lease,
+    NewMessage,
+    Order,
+    QueueFilter,
+    Release,
+    Requeue,
+    Retry,
+    TakeOut,
+)
 from postroom.testing.spool import QUICK, Letters
 
 ALL = QueueFilter()
@@ -38,8 +53,11 @@ class Site:
         self.shards: list[Shard] = []
         self.servers: list[ControlServer] = []
         self.events: list[AnyEvent] = []
-        self.retried = 0
+        self.site = OnSite(self.settings, self.events.append)
+        self.woken: list[Sequence[str] | None] = []
+        self.told: list[tuple[str, str, list[str]]] = []
         self.ids: list[str] = []
+        self.reports: list[QueueId] = []
 
     async def fill(self) -> None:
         directory = self.settings.directory
@@ -55,17 +73,34 @@ class Site:
             letter = maker.letter(waiting, sender=sender)
             await self.shards[number].accept(letter)
             self.ids.append(letter.queue_id)
+        self.reports = [maker.letter().queue_id for maker in letters]
         await self.shards.pop().aclose()
         for number, shard in enumerate(self.shards):
-            handlers = queue_handlers([shard], read_now, self.events.append, self.note)
+            handlers = queue_handlers([shard], self.hands)
             path = control_path(self.run, number)
             self.servers.append(await serve_control(path, handlers))
 
-    def note(self) -> None:
-        self.retried += 1
+    @property
+    def hands(self) -> Hands:
+        return Hands(
+            clock=read_now,
+            emit=self.events.append,
+            wake=self.woken.append,
+            farewell=self.farewell,
+            hop_now=lambda hop: HopNow(hop, 0, 5),
+            own_uid=-1,
+        )
+
+    def farewell(self, shard: int, reason: str, by: str) -> Farewell:
+        async def report(lease: Lease, waited: Sequence[str]) -> Sequence[NewMessage]:
+            self.told.append((lease.queue_id, reason, list(waited)))
+            new = Letters(self.shards[shard]).letter("betty", sender="")
+            return [msgspec.structs.replace(new, queue_id=self.reports[shard])]
+
+        return report
 
     def whole(self) -> WholeQueue:
-        return WholeQueue(self.run, self.settings, read_now)
+        return WholeQueue(self.run, self.site, read_now)
 
 
 @pytest.fixture
@@ -84,6 +119,11 @@ async def listed(whole: WholeQueue, wanted: QueueFilter = ALL) -> list[str]:
     return [entry.queue_id async for entry in whole.entries(wanted)]
 
 
+async def done(whole: WholeQueue, order: Order, wanted: QueueFilter) -> list[str]:
+    pages = whole.carry_out(Ordered(order, wanted, "root"))
+    return [queue_id async for page in pages for queue_id in page.queue_ids]
+
+
 async def test_lists_all_in_order_of_arrival(site: Site) -> None:
     async with site.whole() as whole:
         assert await listed(whole) == site.ids
@@ -99,19 +139,19 @@ async def test_finds_one_wherever_it_lies(site: Site) -> None:
 
 async def test_removes_live_and_offline_and_says_who(site: Site) -> None:
     async with site.whole() as whole:
-        gone = await whole.remove(QueueFilter(senders=("s1@",)))
-        gone += await whole.remove(QueueFilter(senders=("s2@",)))
+        gone = await done(whole, TakeOut(), QueueFilter(senders=("s1@",)))
+        gone += await done(whole, TakeOut(), QueueFilter(senders=("s2@",)))
         assert gone == site.ids[1:3]
     async with site.whole() as whole:
         assert await listed(whole) == [site.ids[0], *site.ids[3:]]
-    (event,) = site.events
-    assert getattr(event, "queue_id", "") == site.ids[1]
+    assert [getattr(event, "queue_id", "") for event in site.events] == site.ids[1:3]
 
 
 async def test_retry_counts_messages_and_wakes_workers(site: Site) -> None:
     async with site.whole() as whole:
-        assert await whole.retry(QueueFilter(), read_now()) == 6
-    assert site.retried == 2
+        assert sorted(await done(whole, Retry(), ALL)) == site.ids
+        assert await done(whole, Retry(), QueueFilter(hops=("whizzer.test",)))
+    assert site.woken == [None, None, ["whizzer.test"], ["whizzer.test"]]
 
 
 async def test_with_the_server_down_all_shards_are_opened(site: Site) -> None:
@@ -120,9 +160,9 @@ async def test_with_the_server_down_all_shards_are_opened(site: Site) -> None:
     for shard in site.shards:
         await shard.aclose()
     async with site.whole() as whole:
-        assert whole.workers == []
+        assert whole.live == 0
         assert await listed(whole) == site.ids
-        assert await whole.remove(QueueFilter()) == sorted(site.ids)
+        assert sorted(await done(whole, TakeOut(), ALL)) == site.ids
     async with site.whole() as whole:
         assert await listed(whole) == []
 
@@ -133,7 +173,7 @@ async def test_shard_held_by_a_mute_worker_can_be_seen_but_not_changed(
     await site.servers[0].aclose()
     async with site.whole() as whole:
         assert await listed(whole) == site.ids
-        await whole.remove(QueueFilter())
+        await done(whole, TakeOut(), ALL)
         assert any("in use by process" in problem for problem in whole.problems)
     async with site.whole() as whole:
         assert await listed(whole) == [site.ids[0], site.ids[5]]
@@ -141,7 +181,7 @@ async def test_shard_held_by_a_mute_worker_can_be_seen_but_not_changed(
 
 async def test_spool_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, directory=str(tmp_path / "none"))
-    async with WholeQueue(str(tmp_path), settings, read_now) as whole:
+    async with WholeQueue(str(tmp_path), OnSite(settings), read_now) as whole:
         assert await listed(whole) == []
 
 
@@ -150,11 +190,7 @@ async def test_mailq_of_the_whole(site: Site) -> None:
         lines = [
             line
             async for line in mailq_lines(
-                whole,
-                verbose=False,
-                user=None,
-                spool_directory="/spool",
-                zone_offset_s=lambda _: 0,
+                whole, MailqForm(False, None, "/spool", lambda _: 0)
             )
         ]
     assert lines[0] == "\t\t/spool (6 requests)"
@@ -170,15 +206,11 @@ async def test_users_see_their_own_only(site: Site) -> None:
         lines = [
             line
             async for line in mailq_lines(
-                whole,
-                verbose=False,
-                user="betty",
-                spool_directory="/spool",
-                zone_offset_s=lambda _: 0,
+                whole, MailqForm(False, "betty", "/spool", lambda _: 0)
             )
         ]
     assert lines[0] == "\t\t/spool (1 request)"
-    handlers = queue_handlers(site.shards, read_now, site.events.append, site.note)
+    handlers = queue_handlers(site.shards, site.hands)
     betty = Caller(1234, "betty", Access.OWN)
     found = [e async for e in handlers["queue.list"](betty, msgspec.Raw(b"{}"))]
     assert [entry.queue_id for entry in found] == [letter.queue_id]  # type: ignore[attr-defined]

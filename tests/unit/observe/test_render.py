@@ -109,6 +109,10 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         f"{ID}: no DSN: double bounce",
     ),
     "removed": (events.MessageRemoved(AT, ID, "root"), f"{ID}: removed by root"),
+    "ordered": (
+        events.MessageOrdered(AT, ID, "hold", "root", "odd"),
+        f"{ID}: hold by root: odd",
+    ),
     "shunted": (
         events.MessageShunted(AT, ID, "crashed its worker 3 times"),
         f"{ID}: shunted: crashed its worker 3 times",

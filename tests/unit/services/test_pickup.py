@@ -11,8 +11,8 @@ from postroom.cli.sendmail import GREETING, frame
 from postroom.mail.outcome import Say
 from postroom.net.stream import Stream, connect_unix
 from postroom.observe.events import Lifecycle
+from postroom.services.queue_run import QueueSelection
 from postroom.services.settings import SubmissionSettings
-from postroom.services.submission import QueueSelection
 from postroom.testing.submitter import QUEUE_ID, Kept, PostOffice
 
 LETTER = b"Subject: s\n\nbody\n"
@@ -254,7 +254,7 @@ async def test_errands_do_not_read_the_input(office: PostOffice) -> None:
     renewed = await call(office, "newaliases")
     assert renewed.out == b"/etc/aliases: 2 aliases\n"
     run = await call(office, "sendmail -qRjoe")
-    assert office.selections == [QueueSelection(recipient="joe")]
+    assert office.selections == [QueueSelection(recipients=("joe",))]
     verified = await call(office, "sendmail -bv joe nosuch bob@x.test")
     assert verified.exit_code == 67
     assert verified.out.count(b"\n") == 3

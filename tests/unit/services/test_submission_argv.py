@@ -9,10 +9,10 @@ from postroom.cli import drop
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.envelope import BodyType
 from postroom.services import submission
+from postroom.services.queue_run import BY_ITSELF, QueueSelection
 from postroom.services.submission import (
     Invocation,
     Mode,
-    QueueSelection,
     UsageError,
     exit_code_of,
     parse_argv,
@@ -73,7 +73,7 @@ GOOD = {
         "sendmail -qRjoe -qSbetty",
         Invocation(
             mode=Mode.RUN_QUEUE,
-            selection=QueueSelection(recipient="joe", sender="betty"),
+            selection=QueueSelection(recipients=("joe",), senders=("betty",)),
         ),
     ),
     "-odq": ("sendmail -odq joe", Invocation(queue_only=True, recipients=("joe",))),
@@ -143,9 +143,50 @@ def test_refused(case: tuple[str, str]) -> None:
     assert caught.value.exit_code == 64
 
 
-def test_an_interval_is_explained() -> None:
-    with pytest.raises(UsageError, match="-q30m is not supported"):
-        parse_argv(["sendmail", "-q30m"])
+SELECTIONS: dict[str, tuple[str, QueueSelection]] = {
+    "all": ("-q", QueueSelection()),
+    "in front": ("-qf", QueueSelection()),
+    "id": ("-qI4k", QueueSelection(id_parts=("4k",))),
+    "either": ("-qRjoe -qRbetty", QueueSelection(recipients=("joe", "betty"))),
+    "others": ("-q!Sspam -qRjoe", QueueSelection((), ("joe",), ("!spam",))),
+    "a mark as it stands": ("-qS!x", QueueSelection(senders=("*!x*",))),
+    "quarantined": ("-qQ", QueueSelection(quarantined=True)),
+    "for a reason": ("-qQvirus", QueueSelection(reasons=("virus",), quarantined=True)),
+    "put aside": ("-qL", QueueSelection(shunted=True)),
+    "let go": ("-qQ -Q", QueueSelection(quarantined=True, quarantine="")),
+    "quarantine": ("-qSx -Qodd", QueueSelection(senders=("x",), quarantine="odd")),
+    "interval": ("-q30m", QueueSelection(note=BY_ITSELF.format("30m"))),
+    "long interval": ("-q1h30m", QueueSelection(note=BY_ITSELF.format("1h30m"))),
+    "runner": ("-qp1m", QueueSelection(note=BY_ITSELF.format("p1m"))),
+}
+
+
+@pytest.mark.parametrize("case", SELECTIONS.values(), ids=SELECTIONS.keys())
+def test_what_is_chosen_from_the_queue(case: tuple[str, QueueSelection]) -> None:
+    words, selection = case
+    invocation = parse_argv(["sendmail", *words.split()])
+    assert (invocation.mode, invocation.selection) == (Mode.RUN_QUEUE, selection)
+    listed = parse_argv(["mailq", *(w for w in words.split() if w[:2] == "-q")])
+    assert listed.mode is Mode.MAILQ
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("-qGmain", "-qGmain is not supported"),
+        ("-qR", "needs a text"),
+        ("-q!", "is not supported"),
+        ("-q!L", "is not supported"),
+        ("-qx", "is not supported"),
+        ("-Qodd", "Cannot use -Q without -q"),
+        ("-bp -qQ -Q", "Cannot use -Q without -q"),
+        ("-qQ -Qa\x07b", "one line"),
+        (" ".join(["-qRx"] * 101), "more than 100"),
+    ],
+)
+def test_what_cannot_be_chosen(words: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        parse_argv(["sendmail", *words.split()])
 
 
 @pytest.mark.parametrize(
