@@ -277,6 +277,10 @@ class Spool(Protocol):
         """The number of this shard."""
 
     @property
+    def last_number(self) -> int:
+        """The largest number of a queue id ever given out here, 0 if none was."""
+
+    @property
     def body_memory_octets_max(self) -> int:
         """Bodies up to this size are kept in the row; larger ones want a writer."""
 

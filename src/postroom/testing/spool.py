@@ -20,7 +20,7 @@ from postroom.net.clock import read_now
 from postroom.spool.engine import Emit, Shard, open_shard
 from postroom.spool.files import Seam
 from postroom.spool.settings import SpoolSettings
-from postroom.spool.spool import NewMessage, NewRecipient
+from postroom.spool.spool import NewMessage, NewRecipient, Spool
 
 SYSTEM = Seam()
 """The real disk."""
@@ -56,7 +56,7 @@ class Letters:
     """Makes messages for a shard, each with the next queue id."""
 
     def __init__(
-        self, shard: Shard | None = None, clock: Callable[[], Now] = read_now
+        self, shard: Spool | None = None, clock: Callable[[], Now] = read_now
     ) -> None:
         self._clock = clock
         self._ids = QueueIds(
