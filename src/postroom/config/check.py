@@ -23,6 +23,7 @@ from postroom.config.load import load
 from postroom.config.problems import ConfigError
 from postroom.config.render import to_toml
 from postroom.config.settings import Config
+from postroom.mail.units import Size
 from postroom.policy.session import parse_network
 
 _UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
@@ -56,6 +57,7 @@ def run_check(path: str) -> CheckReport:
         *_name_findings(config),
         *_listen_findings(config),
         *_relay_findings(config),
+        *_space_findings(config),
         *directory_findings(config),
         *site_findings(config),
         *users_findings(config),
@@ -126,6 +128,22 @@ def _pop3_finding(config: Config, address: str) -> Finding:
         f'pop3.plaintext: is "{config.pop3.plaintext}", so nobody from another machine '
         f"can log in at {address} without TLS"
     )
+
+
+def _space_findings(config: Config) -> Findings:
+    """A log is as large as it may be just when draining needs the last of the disk."""
+    spool, workers = config.spool, config.process.workers
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
+    workers = max(1, workers)
+    logs_octets = Size(workers * spool.wal_octets_max)
+    if spool.reserve_octets < logs_octets:
+        yield warning(
+            f"spool.reserve_octets: {spool.reserve_octets.to_text()} is less than the "
+            f"logs of {workers} workers may take ({logs_octets.to_text()}): on a full "
+            "disk the queue might not drain: set reserve_octets to at least that, or "
+            "spool.wal_octets_max lower"
+        )
 
 
 def _relay_findings(config: Config) -> Findings:

@@ -16,8 +16,9 @@ class SpoolSettings(
     body_memory_octets_max: Size = Size(128 << 10)
     """Bodies up to this size lie in the database, larger ones in files of their own."""
 
-    reserve_octets: Size = Size(64 << 20)
-    """Space that is never filled by new mail, so that the queue can always drain."""
+    reserve_octets: Size = Size(256 << 20)
+    """Space that is never filled by new mail, so that the queue can always drain. At
+    least as much as the logs of all workers may take (``wal_octets_max`` each)."""
 
     reserve_inodes: int = 1_000
     """The same for inodes; not asked of file systems that do not count them."""

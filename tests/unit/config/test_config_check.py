@@ -64,6 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
     # As an ordinary user would see it, whoever runs the tests.
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(check, "_UNPRIVILEGED_PORTS", "/nonexistent")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     return SiteFolder(tmp_path)
 
 
@@ -142,6 +143,17 @@ WARNINGS = {
         '127.0.0.1:2525"',
         '[::]:2110"\nservice = "pop3"\n[pop3]\nplaintext = "always"',
         "passwords cross the network readable at [::]:2110",
+    ),
+    "a reserve smaller than the logs": (
+        "[spool]",
+        '[spool]\nreserve_octets = "100MiB"',
+        "spool.reserve_octets: 100MiB is less than the logs of 4 workers may take"
+        " (128MiB)",
+    ),
+    "logs larger than the reserve": (
+        "[process]",
+        "[process]\nworkers = 9",
+        "256MiB is less than the logs of 9 workers may take (288MiB)",
     ),
 }
 
