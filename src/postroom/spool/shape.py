@@ -6,7 +6,6 @@ tenths of a second. The age is taken from the queue id: for a second envelope (a
 with an owner) it is the time of its expansion.
 """
 
-# ruff: noqa: S608 (statements are made of constants only; values are bound)
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -17,7 +16,6 @@ import msgspec
 
 from postroom.mail.ids import number_of_time
 from postroom.mail.now import MINUTE_US
-from postroom.spool.conditions import domain_of
 from postroom.spool.database import open_read_only
 from postroom.spool.spool import SpoolError
 
@@ -124,11 +122,18 @@ def _hops(connection: apsw.Connection, now_us: int) -> list[HopShape]:
 
 
 def _senders(connection: apsw.Connection) -> list[SenderShape]:
+    # What stands behind the first "@" is quickly had, and nearly always the domain;
+    # the few endings are made into domains here, not a million rows in SQL.
     sql = (
-        f"SELECT lower({domain_of('sender')}) AS domain, count(*), sum(size)"
-        " FROM messages GROUP BY domain"
+        "SELECT substr(sender, instr(sender, '@')) AS ending, count(*), sum(size)"
+        " FROM messages GROUP BY ending"
     )
-    return [SenderShape(*row) for row in connection.execute(sql)]
+    found: dict[str, SenderShape] = {}
+    for ending, messages, octets in connection.execute(sql):
+        domain = ending.rpartition("@")[2].lower() if "@" in ending else ""
+        shape = SenderShape(domain, messages, octets)
+        found[domain] = found[domain] + shape if domain in found else shape
+    return list(found.values())
 
 
 def _in_order(hops: list[HopShape], senders: list[SenderShape]) -> Shape:
