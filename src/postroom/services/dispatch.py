@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from postroom.limits.grades import grade_of
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
@@ -24,12 +26,23 @@ from postroom.services.listeners import Listeners
 from postroom.services.settings import DeliverSettings
 from postroom.services.settle import Settler, done
 from postroom.services.workshop import Workshop
-from postroom.spool.spool import Fenced, Lease, NewMessage, Settle, SpoolError
+from postroom.spool.spool import (
+    Fenced,
+    Lease,
+    NewMessage,
+    Rest,
+    Settle,
+    SpoolError,
+)
 
 HOPS_PER_SCAN_MAX = 10_000
 _SCAN_PAUSE_US_MIN = SECOND_US
 _SCAN_SHARE = 10
 """At most one part in so many of the time is spent on searching."""
+_ELDERS_EVERY_US = 5 * MINUTE_US
+"""How often mail of resting hops is searched for what is to be warned of or given up:
+so much later than it should that happens at the most."""
+_ELDERS_PAUSE_S = 0.02
 _SETTLE_PAUSE_S = 1.0
 _FAULT_PAUSE_US = 5 * MINUTE_US
 """When mail is looked at again whose handling was broken off by a fault of ours."""
@@ -64,6 +77,7 @@ class Dispatcher:
         self._wake_mono_us: int | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
         self._draining = False
+        self._elders_mono_us = 0
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -112,7 +126,7 @@ class Dispatcher:
             self._parts.scheduler.end_rests()
         for hop in hops or ():
             self._parts.scheduler.end_rests(hop)
-        self.look_again()
+        self._run(self._end_rests(hops))
 
     async def run(self) -> None:
         """Search the spool for due mail for ever; hints make it quick, this sure."""
@@ -141,23 +155,27 @@ class Dispatcher:
     async def _scan(self) -> int:
         now = self._parts.shop.clock()
         self._cancel_overdue(now)
+        self._look_for_elders(now)
         interval = int(self._settings.scan_interval)
         try:
             hops = await self._parts.shop.spool.due_hops(now, HOPS_PER_SCAN_MAX)
             for hop in hops:
                 self._parts.scheduler.due(hop.hop, hop.lane, now)
             self._pump()
-            next_us = await self._parts.shop.spool.next_due_us()
+            # What was found is hinted at: only else is it of interest what comes next.
+            next_us = None if hops else await self._parts.shop.spool.next_due_us()
         except SpoolError as error:
             self._parts.shop.tell_spool(error)
             return interval
         except Exception as error:  # a bug: the next search may do better
             self._parts.shop.tell(f"search for due mail: {error!r}", level="error")
             return interval
-        if next_us is None:
-            return interval
         took_us = self._parts.shop.clock().mono_us - now.mono_us
         pause_us = max(_SCAN_PAUSE_US_MIN, took_us * _SCAN_SHARE)
+        if hops:
+            return min(interval, pause_us)
+        if next_us is None:
+            return interval
         return min(interval, max(next_us - now.utc_us, pause_us))
 
     def _cancel_overdue(self, now: Now) -> None:
@@ -197,6 +215,9 @@ class Dispatcher:
             self._parts.scheduler,
             self._parts.shop.clock,
         )
+        if claim.put_off is not None:
+            await self._rest(claim, claim.put_off)
+            return
         leases: Sequence[Lease] = ()
         try:
             leases = await spool.claim(claim.hop, claim.lane, claim.count, clock())
@@ -209,22 +230,73 @@ class Dispatcher:
             # It may have been cut short by a bound on octets, not by the lane's end:
             # only an empty answer says that nothing is left.
             scheduler.due(claim.hop, claim.lane, clock())
-        if claim.put_off is not None:
-            put_off = (self._put_off(lease, claim.put_off) for lease in leases)
-            await asyncio.gather(*put_off)
-        else:
-            for lease in leases:
-                if self._draining:  # it began before, and came too late
-                    await self._settle(lease, (), ())
-                    scheduler.done(claim.hop, claim.lane, (), clock())
-                else:
-                    self._spawn(lease)
+        for lease in leases:
+            if self._draining:  # it began before, and came too late
+                await self._settle(lease, (), ())
+                scheduler.done(claim.hop, claim.lane, (), clock())
+            else:
+                self._spawn(lease)
         self._pump()
 
-    async def _put_off(self, lease: Lease, put_off: PutOff) -> None:
+    async def _rest(self, claim: Claim, put_off: PutOff) -> None:
+        """Note in the spool that a hop rests: what waits there is left as it is."""
+        shop, scheduler = self._parts.shop, self._parts.scheduler
+        failure = put_off.outcome
+        rest = Rest(put_off.due_us, failure.status, failure.text)
+        try:
+            await shop.spool.rest(claim.hop, rest)
+            self._look_for_elders(shop.clock())
+            # Who follows a message is told of the delay at once, not after the rest.
+            if followed := self._parts.listeners.queue_ids:
+                leases = await shop.spool.claim_messages(followed, shop.clock())
+                await asyncio.gather(*(self._put_off(lease) for lease in leases))
+        except SpoolError as error:
+            shop.tell_spool(error)
+        finally:
+            scheduler.claimed(claim.hop, claim.lane, claim.count, 0, shop.clock())
+            self._pump()
+
+    def _look_for_elders(self, now: Now) -> None:
+        if self._parts.shop.spool.has_rests and now.mono_us >= self._elders_mono_us:
+            self._elders_mono_us = now.mono_us + _ELDERS_EVERY_US
+            self._run(self._see_to_elders())
+
+    async def _end_rests(self, hops: Sequence[str] | None) -> None:
+        """Let the mail of hops be found, though their rests may not be over."""
+        try:
+            await self._parts.shop.spool.end_rests(hops)
+        except SpoolError as error:
+            self._parts.shop.tell_spool(error)
+        self.look_again()
+
+    async def _see_to_elders(self) -> None:
+        """Warn of, or give up, what is too old to wait until its hop's rest is over."""
+        shop = self._parts.shop
+        patience = self._parts.settler.patience
+        try:
+            while not self._draining:
+                elders = await shop.spool.claim_elders(patience, shop.clock())
+                if elders is None:
+                    return
+                put_off = (self._put_off(lease, is_elder=True) for lease in elders)
+                await asyncio.gather(*put_off)
+                await asyncio.sleep(_ELDERS_PAUSE_S)
+        except SpoolError as error:
+            shop.tell_spool(error)
+
+    async def _put_off(self, lease: Lease, *, is_elder: bool = False) -> None:
+        """Settle a message without a try: its hop rests."""
+        rest = self._parts.shop.spool.rest_of(_hop_of(lease))
+        if rest is None:  # it answers again meanwhile
+            await self._settle(lease, (), ())
+            self.due(_hop_of(lease), lease.lane)
+            return
         now = self._parts.shop.clock()
-        outcomes = [put_off.outcome] * len(lease.numbers)
-        settled, new = await self._judge(lease, outcomes, now, put_off.due_us)
+        outcome = Deferred(rest.status, rest.text, hop_failed=True)
+        outcomes = [outcome] * len(lease.numbers)
+        settled, new = await self._judge(lease, outcomes, now, rest.until_us)
+        if is_elder:  # warned of, or not to be: it is not looked at again for that
+            settled = [msgspec.structs.replace(each, warned=True) for each in settled]
         await self._settle(lease, settled, new)
         agent = lease.route.agent if lease.route else ""
         ended = [i for i, each in enumerate(settled) if each.due_us is None]
@@ -260,7 +332,17 @@ class Dispatcher:
             parts.scheduler.done(
                 _hop_of(lease), lease.lane, outcomes, parts.shop.clock()
             )
+            self._hear_of(_hop_of(lease), outcomes)
             self._pump()
+
+    def _hear_of(self, hop: str, outcomes: Sequence[Outcome]) -> None:
+        """End a rest that the spool knows of once the hop answers."""
+        if not outcomes or self._draining:
+            return
+        if self._parts.shop.spool.rest_of(hop) and not any(
+            isinstance(outcome, Deferred) and outcome.hop_failed for outcome in outcomes
+        ):
+            self._run(self._end_rests((hop,)))
 
     async def _expand(self, lease: Lease) -> None:
         parts = self._parts

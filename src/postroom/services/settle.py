@@ -18,7 +18,7 @@ from postroom.mail.reported import ReportKind
 from postroom.schedule.retry import Deferral, Expire, Retry, verdict_on_deferral
 from postroom.schedule.settings import RetrySettings
 from postroom.services.report import Reported, Reporter, wants
-from postroom.spool.spool import Lease, NewMessage, Settle
+from postroom.spool.spool import Lease, NewMessage, Patience, Settle
 
 Happened = dict[ReportKind, list[Reported]]
 """What there is to report, by kind."""
@@ -43,6 +43,12 @@ class Settler:
         self._retry = retry
         self._reporter = reporter
         self._warn_automatic = warn_automatic
+
+    @property
+    def patience(self) -> Patience:
+        """How long mail waits without a word to its sender, and at all."""
+        retry = self._retry
+        return Patience(retry.warn_after, retry.expire, retry.bounce_expire)
 
     async def judge(
         self,
