@@ -4,6 +4,7 @@ Looking needs no lock and goes on beside a running server. Each order takes the
 shard's lock for as long as it lasts, so a worker that comes up meanwhile waits.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -138,7 +139,7 @@ class OfflineShard:
 
     async def shape(self) -> Shape:
         """Count what waits by destination, age and sender."""
-        return self._view.shape(self._clock())
+        return await asyncio.to_thread(self._view.shape, self._clock())
 
     async def hop_now(self, hop: str) -> HopNow | None:
         """Nobody gets on with anybody here."""

@@ -26,7 +26,7 @@ from postroom.mail.ids import QueueId, parse_queue_id
 from postroom.mail.now import Now
 from postroom.observe.events import AnyEvent, MessageOrdered, MessageRemoved
 from postroom.spool.orders import Farewell
-from postroom.spool.selection import QueueFilter
+from postroom.spool.selection import HELD_BY, QueueFilter
 from postroom.spool.shape import Shape
 from postroom.spool.spool import (
     Entry,
@@ -216,7 +216,8 @@ def ordered_events(
             ]
         case _:
             act = type(order).__name__.lower()
-            reason = getattr(order, "text", "")
+            reason = getattr(order, "text", "").removeprefix(f"{HELD_BY}{user}")
+            reason = reason.removeprefix(": ")
             return [
                 MessageOrdered(utc_us, QueueId(queue_id), act, user, reason)
                 for queue_id in handled.queue_ids

@@ -5,6 +5,7 @@ directly: reading always, changing only under the shard's lock. What could not b
 reached is listed in ``problems``, never passed over in silence.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeVar
@@ -168,16 +169,18 @@ class WholeQueue:
 
     async def counts(self) -> QueueCounts:
         """Return what lies in the queue, summed by name."""
+        asked = [self._noted(source.counts()) for source in self._sources]
         total = QueueCounts()
-        for source in self._sources:
-            total += await self._noted(source.counts()) or QueueCounts()
+        for part in await asyncio.gather(*asked):
+            total += part or QueueCounts()
         return total
 
     async def shape(self) -> Shape:
         """Count what waits by destination, age and sender."""
+        asked = [self._noted(source.shape()) for source in self._sources]
         total = Shape()
-        for source in self._sources:
-            total += await self._noted(source.shape()) or Shape()
+        for part in await asyncio.gather(*asked):
+            total = total + part if part and total.hops else part or total
         return total
 
     async def hop_now(self, hop: str) -> list[HopNow]:

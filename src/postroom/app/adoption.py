@@ -53,6 +53,7 @@ class Adoption:
         self._open_line = open_line
         self._tell = tell
         self._emptied: set[int] = set()
+        self._told_of: set[int] = set()
         self._told = ""
 
     async def run(self, ended: asyncio.Event) -> None:
@@ -78,7 +79,7 @@ class Adoption:
 
     async def _adopt(self, number: int) -> None:
         try:
-            await self._open_line(number)
+            line = await self._open_line(number)
         except SpoolLocked:
             return  # its last holder is about to end, or somebody looks at it
         except (SpoolError, OSError) as error:
@@ -86,16 +87,22 @@ class Adoption:
             if why != self._told:
                 self._told = why
                 self._tell(why, "error")
-        else:
-            self._tell(f"adopted shard {number}", "info")
+            return
+        if messages := await _messages_in(line):  # else it was emptied long ago
+            self._tell(f"adopted shard {number} with {messages} messages", "info")
+            self._told_of.add(number)
 
     async def _give_back_if_empty(self, line: Line) -> None:
         spool = line.shop.spool
-        counts = await spool.counts()
-        if counts["messages"] or line.dispatcher.active:
+        if line.dispatcher.active or await _messages_in(line):
             return
         self._lines.remove(line)
         self._emptied.add(spool.shard)
         await line.dispatcher.drain(0)
         await line.aclose()
-        self._tell(f"shard {spool.shard} is empty: given back", "info")
+        if spool.shard in self._told_of:
+            self._tell(f"shard {spool.shard} is empty: given back", "info")
+
+
+async def _messages_in(line: Line) -> int:
+    return (await line.shop.spool.counts())["messages"]

@@ -23,7 +23,14 @@ from postroom.observe.metrics import Metrics
 from postroom.observe.traces import Found, Search, Traces
 from postroom.route.drive import drive
 from postroom.route.explain import explain
-from postroom.route.routing import LocalAlias, LocalUser, Relay, RoutingFailed
+from postroom.route.routing import (
+    LocalAlias,
+    LocalUser,
+    Relay,
+    RoutingFailed,
+    Unknown,
+    Unroutable,
+)
 from postroom.services.farewell import Undertaker
 from postroom.services.line import Line
 from postroom.services.queue_run import QueueSelection
@@ -31,6 +38,7 @@ from postroom.services.receive import ReceiveService
 from postroom.services.reception import Conversation
 from postroom.services.submission import (
     EX_DATAERR,
+    EX_NOHOST,
     EX_NOUSER,
     EX_OK,
     EX_TEMPFAIL,
@@ -179,14 +187,13 @@ class Office:
 
     async def _explain(
         self, caller: Caller, arguments: msgspec.Raw
-    ) -> AsyncIterator[str]:
+    ) -> AsyncIterator[Answer]:
         try:
             asked = msgspec.json.decode(arguments, type=dict[str, str])
             address = Address.from_text(asked.get("address", ""))
         except (AddressError, msgspec.MsgspecError) as error:
             raise ControlError(f"no address: {error}") from error
-        for line in await explain_address(self._built(), address):
-            yield line
+        yield await explain_address(self._built(), address)
 
     async def _status(
         self, caller: Caller, arguments: msgspec.Raw
@@ -263,8 +270,12 @@ def _deliverable(address: Address, routing: LocalUser | Relay) -> str:
             return f"{shown}... deliverable: {how}"
 
 
-async def explain_address(built: Built, address: Address) -> list[str]:
-    """Return lines that tell where mail for an address would go, and why."""
+async def explain_address(built: Built, address: Address) -> Answer:
+    """Tell where mail for an address would go, and why.
+
+    The exit code is that of ``sendmail -bv``: 67 for an unknown user, 68 for a host
+    that cannot be, 75 if a table or the DNS cannot tell now.
+    """
     config = built.config
 
     async def find_hosts(hop: str) -> Exchangers:
@@ -278,7 +289,18 @@ async def explain_address(built: Built, address: Address) -> list[str]:
         )
 
     generation = built.generation
-    return await explain(generation.router, generation.facts, address, find_hosts)
+    router, facts = generation.router, generation.facts
+    lines = await explain(router, facts, address, find_hosts)
+    match await drive(router.classify(address), facts):
+        case Unknown():
+            exit_code = EX_NOUSER
+        case Unroutable():
+            exit_code = EX_NOHOST
+        case RoutingFailed():
+            exit_code = EX_TEMPFAIL
+        case _:
+            exit_code = EX_OK
+    return Answer(tuple(lines), exit_code)
 
 
 class _Shards(Sequence[Spool]):

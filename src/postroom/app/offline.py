@@ -21,13 +21,14 @@ from postroom.schedule.senders import Senders
 from postroom.services.farewell import Undertaker
 from postroom.services.ration import Ration
 from postroom.services.report import Reporter
+from postroom.services.submitter import Answer
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import Shard
 from postroom.spool.orders import Farewell
 
 
-async def explain_offline(config: Config, address: Address) -> list[str]:
-    """Return lines that tell where mail for an address would go, and by which rule.
+async def explain_offline(config: Config, address: Address) -> Answer:
+    """Tell where mail for an address would go, and by which rule.
 
     Raises:
         ValueError: the configuration cannot be put in force.
@@ -39,8 +40,8 @@ async def explain_offline(config: Config, address: Address) -> list[str]:
             lines.append(f"problem: {event.path}:{event.line}: {event.error}")
 
     async with _built(config, note, lines.append) as built:
-        lines += await explain_address(built, address)
-    return lines
+        answer = await explain_address(built, address)
+    return Answer((*lines, *answer.lines), answer.exit_code)
 
 
 def offline_farewells(config: Config) -> Farewells:

@@ -39,13 +39,14 @@ def without_server(argv: list[str], why: str) -> int:
         why: why the server could not be reached, for a person.
     """
     mode, options, recipients = read(argv)
+    chosen = chosen_from_queue(argv)
     if mode == "m":
         if not recipients and "t" not in options:
             show(1, "Recipient names must be specified\n")
             return EX_USAGE
         return _keep(argv, options, recipients, why)
     if mode == "p":
-        return _list_queue(why, options)
+        return _list_queue(why, options, chosen)
     if mode == "i":
         show(1, f"{_DOWN}; it reads the aliases when it starts\n")
         return EX_OK
@@ -148,10 +149,32 @@ def _not_kept(directory: str, why: str, error: OSError) -> int:
     return EX_TEMPFAIL
 
 
-def _list_queue(why: str, options: set[str]) -> int:
+def chosen_from_queue(argv: list[str]) -> list[str]:
+    """Return what ``-qI`` and its kin choose, as options of ``postroom queue``."""
+    flags = {"I": "--id", "R": "--recipient", "S": "--sender", "Q": "--error"}
+    options: list[str] = []
+    for argument in argv[1:]:
+        if argument == "--" or not argument.startswith("-"):
+            break
+        if not argument.startswith("-q"):
+            continue
+        value = argument[2:].removeprefix("f")
+        negated = "!" * value.startswith("!")
+        letter, text = value[len(negated) :][:1], value[len(negated) + 1 :]
+        if letter == "Q":
+            options += ["--state", "quarantined"]
+        if letter == "L":
+            options += ["--state", "shunted"]
+        elif letter in flags and text:
+            wanted = "*" + text + "*" if text[0] == "!" else text
+            options.append(f"{flags[letter]}={negated}{wanted}")
+    return options
+
+
+def _list_queue(why: str, options: set[str], chosen: list[str]) -> int:
     """Become the command that reads the queue from disk."""
     command = sys.executable.rpartition("/")[0] + "/postroom"
-    request = ["queue", "list", "--mailq", *["-v"] * ("v" in options)]
+    request = ["queue", "list", "--mailq", *["-v"] * ("v" in options), *chosen]
     try:
         posix.execv(command, [command, *request])
     except OSError as error:

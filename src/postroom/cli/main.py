@@ -17,11 +17,9 @@ from postroom.cli.options import config_option, load_or_fail
 from postroom.cli.queue import queue
 from postroom.cli.trace import trace
 from postroom.cli.user import user
-from postroom.config.check import run_check
 from postroom.config.settings import Config
 from postroom.mail.address import Address, AddressError
-from postroom.supervise.plan import load_plan
-from postroom.supervise.serve import serve as serve_forever
+from postroom.services.submitter import Answer
 
 EX_USAGE = 64
 EX_CONFIG = 78
@@ -41,6 +39,9 @@ def serve(path: str) -> None:
 
     HUP reads the configuration anew, USR1 the log file.
     """
+    from postroom.supervise.plan import load_plan  # not for those who look
+    from postroom.supervise.serve import serve as serve_forever
+
     sys.exit(serve_forever(lambda: load_plan(path), _run_worker))
 
 
@@ -58,6 +59,8 @@ def check(path: str, quiet: bool) -> None:
 
     Ends with 0 if the server can work with it, else with 78.
     """
+    from postroom.config.check import run_check  # reads all there is: slow to import
+
     report = run_check(path)
     if not quiet:
         click.echo(report.effective_toml, nl=False)
@@ -73,25 +76,31 @@ def check(path: str, quiet: bool) -> None:
 @config_option
 @click.argument("address")
 def explain(path: str, address: str) -> None:
-    """Tell where mail for ADDRESS would go, and by which rule."""
+    """Tell where mail for ADDRESS would go, and by which rule.
+
+    Ends with 67 for an unknown user, 68 for a host that cannot be, 75 if it cannot be
+    told now.
+    """
     config = load_or_fail(path)
     try:
         parsed = Address.from_text(address)
     except AddressError as error:
         _fail(f"{address}: {error}", EX_USAGE)
     try:
-        lines = asyncio.run(_explain(config, parsed))
+        answer = asyncio.run(_explain(config, parsed))
     except ValueError as error:
         _fail(str(error), EX_CONFIG)
-    for line in lines:
+    for line in answer.lines:
         click.echo(line)
+    sys.exit(answer.exit_code)
 
 
-async def _explain(config: Config, address: Address) -> list[str]:
+async def _explain(config: Config, address: Address) -> Answer:
     """Ask the first worker that answers; with the server down, find out here."""
     for path in find_workers(config.run_directory).values():
         try:
-            return await ask(path, "explain", {"address": address.to_text()}, str)
+            asked = {"address": address.to_text()}
+            return (await ask(path, "explain", asked, Answer))[0]
         except WorkerGone:
             continue
         except RequestRefused as error:

@@ -106,6 +106,8 @@ class HistoryWriter:
             return
         lines = lines_of(events)
         now_us = events[-1].utc_us
+        if self._fd < 0:
+            self._take_up()
         if self._fd < 0 or self._is_full(now_us):
             self._go_on(now_us)
         while lines:
@@ -132,6 +134,13 @@ class HistoryWriter:
         settings = self._settings
         too_old = (now_us - self._begun_us) * _FILES_MIN > settings.keep
         return self._octets >= settings.file_octets or too_old
+
+    def _take_up(self) -> None:
+        """Go on with the file of a former writer of this name."""
+        for path in files_of(self._home)[-1:]:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._octets = os.fstat(self._fd).st_size
+            self._begun_us = begun_us(path)
 
     def _go_on(self, now_us: int) -> None:
         """Begin a file, named by the moment, and remove what is too old or too much."""
