@@ -1,4 +1,4 @@
-"""One server per spool: a locked file that holds the server's process id.
+"""One server per spool and run directory: a locked file with the server's process id.
 
 Locks are the kernel's (``flock``), so each is gone when its holder is, however that
 died; the text in the file is only for the refusal's message. A second file is locked by
@@ -14,14 +14,14 @@ WORKERS_LOCK_NAME = "workers.lock"
 
 
 class AlreadyRunning(Exception):
-    """Another server holds the spool. ``pid`` is its process, 0 if unknown."""
+    """Another server holds the directory. ``pid`` is its process, 0 if unknown."""
 
-    def __init__(self, directory: str, pid: int) -> None:
+    def __init__(self, what: str, directory: str, pid: int) -> None:
         self.pid = pid
         who = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"a server already runs on the spool {directory}: {who}; "
-            "stop it first, or give this one a spool of its own"
+            f"a server already runs on the {what} {directory}: {who}; "
+            f"stop it first, or give this one a {what} of its own"
         )
 
 
@@ -37,8 +37,8 @@ class SpoolLock:
         os.close(self._fd)
 
 
-def take_lock(directory: str) -> SpoolLock:
-    """Take the spool for this process.
+def take_lock(directory: str, what: str = "spool") -> SpoolLock:
+    """Take the spool, or another directory, for this process.
 
     Raises:
         AlreadyRunning: another server has it.
@@ -53,7 +53,7 @@ def take_lock(directory: str) -> SpoolLock:
         holder = os.pread(fd, 20, 0).strip()
         os.close(fd)
         pid = int(holder) if holder.isdigit() else 0
-        raise AlreadyRunning(directory, pid) from None
+        raise AlreadyRunning(what, directory, pid) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return SpoolLock(fd)

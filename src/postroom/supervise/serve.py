@@ -7,7 +7,7 @@ the remedy, and ends with a status of sysexits.h. Once it runs, the log tells.
 import asyncio
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from postroom.net.clock import read_now, zone_offset_s
@@ -66,23 +66,21 @@ def serve(
     except PassedError as error:
         return _refuse(error, EX_UNAVAILABLE)
     raise_file_limit()
-    try:
-        _make_directories(plan, run_as)
-        lock = take_lock(plan.spool_directory)
-        log = _Log(plan, run_as)
-    except AlreadyRunning as error:
-        return _refuse(error, EX_UNAVAILABLE)
-    except OSError as error:
-        return _refuse(error, EX_CANTCREAT)
-    try:
-        start = _Start(plan, load, run_as, log, notifier)
-        return start.run(passed, run_worker, command)
-    except BindError as error:
-        return _refuse(error, EX_UNAVAILABLE)
-    finally:
-        notifier.close()
-        log.close()
-        lock.release()
+    with ExitStack() as held:
+        try:
+            _make_directories(plan, run_as)
+            _take_locks(plan, held)
+            log = _Log(plan, run_as)
+            held.callback(log.close)
+        except AlreadyRunning as error:
+            return _refuse(error, EX_UNAVAILABLE)
+        except OSError as error:
+            return _refuse(error, EX_CANTCREAT)
+        try:
+            start = _Start(plan, load, run_as, log, notifier)
+            return start.run(passed, run_worker, command)
+        except BindError as error:
+            return _refuse(error, EX_UNAVAILABLE)
 
 
 class _Start(NamedTuple):
@@ -125,6 +123,13 @@ def _make_directories(plan: Plan, run_as: RunAs | None) -> None:
         make_directory(plan.drop_directory, 0o3733, run_as)
     if plan.mailbox_directory and run_as is not None:  # else workers make it
         make_directory(plan.mailbox_directory, 0o700, run_as)
+
+
+def _take_locks(plan: Plan, held: ExitStack) -> None:
+    """Be the one server of the spool, and of the sockets in the run directory."""
+    held.callback(take_lock(plan.spool_directory).release)
+    if not os.path.samefile(plan.spool_directory, plan.run_directory):
+        held.callback(take_lock(plan.run_directory, "run directory").release)
 
 
 def _where(sockets: list[Bound]) -> str:

@@ -210,7 +210,8 @@ class Supervisor:
                     self._ready.set()
                     self._tell("ready")
                     self._notifier.ready(self._status())
-                self._tell_status()
+                else:
+                    self._tell_status()
             case Prepared():
                 self._answer(worker.number, "")
             case Cannot():

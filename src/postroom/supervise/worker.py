@@ -27,12 +27,15 @@ from postroom.admin.link import (
     write_job,
 )
 from postroom.admin.settings import ProcessSettings
+from postroom.mail.now import SECOND_US
 from postroom.net.clock import read_mono_us
 from postroom.net.stream import Stream, wrap
 from postroom.supervise.identity import RunAs
 
 WATCH_S = 0.25
 """How often signs of life are looked at."""
+LATE_US = SECOND_US // 4
+"""So much later than that, the supervisor has been held up (stopped, swapped out)."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -110,7 +113,9 @@ class Worker:
         listening = asyncio.create_task(self._listen(heard))
         try:
             while not self._gone.done():
+                began_us = read_mono_us()
                 await asyncio.wait([self._gone], timeout=WATCH_S)
+                self._forgive(read_mono_us() - began_us)
                 self._judge()
         finally:
             loop.remove_reader(pidfd)
@@ -140,6 +145,13 @@ class Worker:
                     heard(self, message)
         except ValueError as error:
             self.kill(f"it talks nonsense: {error}")
+
+    def _forgive(self, waited_us: int) -> None:
+        """Do not count as silence the time for which we stood still ourselves."""
+        late_us = waited_us - round(WATCH_S * SECOND_US)
+        if late_us > LATE_US:
+            self._heard_us += late_us
+            self._started_us += late_us
 
     def _judge(self) -> None:
         now_us = read_mono_us()

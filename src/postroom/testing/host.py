@@ -77,6 +77,10 @@ class Host:
             "PATH": f"{command('postroom').parent}:{os.environ.get('PATH', '')}",
         }
 
+    def configure(self, config: str) -> None:
+        """Take another configuration into use, from the next start on."""
+        self._config = config
+
     def prepare(self) -> None:
         """Make the directory and write the configuration.
 

@@ -44,7 +44,7 @@ LARGE_OCTETS = 200_000
 """More than fits into a row of the queue: such contents lie in files."""
 CLIENTS = 4
 BATCH = 20
-PROMISED_BETWEEN_MAX = 150
+PROMISED_BETWEEN_MAX = 200
 HASTY_SHARE = 0.3
 PAUSE_S_MAX = 0.8
 ORPHAN_S_MAX = 0.15
