@@ -58,7 +58,7 @@ class Pool:
         self._idle: list[Session] = []
         self._sessions: set[Session] = set()
         self._opening = 0
-        self._seeking = 0
+        self._is_seeking = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._grow_after_us = 0
         self._closing = False
@@ -97,7 +97,7 @@ class Pool:
         count = len(self._sessions) + self._opening
         if self._opening >= len(self._waiting) or count >= max(1, self.window):
             return
-        if self._closing:
+        if self._closing or self._is_seeking:
             return
         if count and read_mono_us() < self._grow_after_us:
             return
@@ -132,16 +132,16 @@ class Pool:
     async def _wait_for_place(self) -> bool:
         """Wait for a place; False: there was none for too long, or no need of it."""
         give_up_us = read_mono_us() + self._wait_max_us
-        self._seeking += 1
-        self._places.want(self._seeking)
         try:
             while self._waiting and read_mono_us() < give_up_us:
+                self._is_seeking = True
+                self._places.want(1)
                 await asyncio.sleep(_PLACE_PAUSE_S)
                 if self._places.take(waited=True):
                     return True
         finally:
-            self._seeking -= 1
-            self._places.want(self._seeking)
+            self._is_seeking = False
+            self._places.want(0)
         return False
 
     async def _connect(self, job: Job, *, has_place: bool) -> Session | None:

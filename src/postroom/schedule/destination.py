@@ -53,6 +53,7 @@ class Destination:
         rings: hops with something due, in the order of their turns, by grade.
         waiting: due lanes over all hops of the ring, by grade.
         asking: claims under way, by grade; those to put off do not count.
+        asked: messages that they ask for, which count as in hand.
         filling: its lanes are being asked in turn until there is no more room.
         precedence: which grade's turn it is.
         rests_until_us: end of its rest (monotonic); 0 when it does not rest.
@@ -66,6 +67,7 @@ class Destination:
     __slots__ = (
         "_streak",
         "active",
+        "asked",
         "asking",
         "failure",
         "filling",
@@ -94,6 +96,7 @@ class Destination:
         self.rings: list[dict[str, Hop]] = [{} for _ in range(GRADES)]
         self.waiting = [0] * GRADES
         self.asking = [0] * GRADES
+        self.asked = 0
         self.filling = False
         self.precedence = Precedence()
         self.rests_until_us = 0
@@ -129,7 +132,8 @@ class Destination:
         if not self.local:  # a failing disk gets no better by fewer writers
             self.window.failed()
         self._streak += 1
-        return self._streak > self.active
+        # This one is in flight still; what was only asked for is not.
+        return self._streak >= self.active - self.asked
 
     def rest(
         self, failure: Deferred, now: Now, settings: ScheduleSettings, seed: int
@@ -164,7 +168,7 @@ class Hop:
         active: messages in hand.
         in_hand: the same by grade.
         due: lanes with something due, in the order of their turns, by grade.
-        asking: lanes whose claim is under way; True if it is one to put off.
+        asking: lanes whose claim is under way, and for how many; 0 for a rest.
         again: of those, the lanes about which a new hint came meanwhile.
     """
 
@@ -184,7 +188,7 @@ class Hop:
         self.active = 0
         self.in_hand = [0] * GRADES
         self.due: list[dict[int, None]] = [{} for _ in range(GRADES)]
-        self.asking: dict[int, bool] = {}
+        self.asking: dict[int, int] = {}
         self.again: set[int] = set()
 
     @property

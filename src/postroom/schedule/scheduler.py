@@ -12,9 +12,9 @@ The caller's part::
     accept  -> admit(): True: deliver it now | False: it stays queued, call due()
     scan    -> due() for every hop and lane that the spool says has something due
     always  -> next(): claims; ask the spool; claimed() with what came;
-               deliver each lease; done() with its outcomes
-    put_off -> a claim with ``put_off`` is not to be delivered: settle each of its
-               leases with that outcome and due time; no done() for these
+               deliver each lease; learn() its outcomes, settle it, done()
+    put_off -> a claim with ``put_off`` asks for nothing: let the hop's mail be found
+               again only when the rest is over, then claimed() with nothing
 
 A hint that is dropped because too many hops are known is found by a later scan.
 """
@@ -168,12 +168,13 @@ class Scheduler:
         A claim that failed is told as ``got=0`` and followed by ``due`` later.
         """
         entry = self._hops[hop]
-        put_off = entry.asking.pop(lane)
-        if put_off:
-            entry.destination.putting_off = False
+        destination, grade = entry.destination, grade_of(lane)
+        asked_for = entry.asking.pop(lane)
+        if not asked_for:
+            destination.putting_off = False
         else:
-            destination, grade = entry.destination, grade_of(lane)
             destination.asking[grade] -= 1
+            destination.asked -= asked
             self._count(entry, grade, got - asked)
             destination.precedence.went(grade, got, destination.waiting)
         if got >= asked or lane in entry.again:
@@ -184,21 +185,36 @@ class Scheduler:
             self._note_if_idle(entry)
         self._unstall()
 
-    def done(self, hop: str, lane: int, outcomes: Sequence[Outcome], now: Now) -> None:
-        """Take the outcomes of one message that was started.
+    def learn(self, hop: str, outcomes: Sequence[Outcome], now: Now) -> PutOff | None:
+        """Take the outcomes of one message that is in hand still; ``done`` follows.
 
-        Without outcomes (the attempt broke off by our own fault) nothing is learned.
+        Returns the rest that the destination takes now, if it failed: a message that
+        failed with it is due again when the rest is over, like those that wait.
+        """
+        entry = self._hops.get(hop)
+        if entry is None:
+            return None
+        failure = _hop_failure(outcomes)
+        if failure is not None:
+            self._fail(entry.destination, failure, now)
+            return entry.destination.put_off(now)
+        if outcomes:
+            self._succeed(entry.destination)
+        return None
+
+    def done(self, hop: str, lane: int, outcomes: Sequence[Outcome], now: Now) -> None:
+        """Give back one message that was started.
+
+        Its outcomes are taken too, unless ``learn`` was given them; without (the
+        attempt broke off by our own fault) nothing is learned.
         """
         entry = self._hops.get(hop)
         if entry is None or not entry.active:
             return  # a put-off claim's lease: there is nothing to learn from it
+        if outcomes:
+            self.learn(hop, outcomes, now)
         self._count(entry, grade_of(lane), -1)
         destination = entry.destination
-        failure = _hop_failure(outcomes)
-        if failure is not None:
-            self._fail(destination, failure, now)
-        elif outcomes:
-            self._succeed(destination)
         self._queue(destination)
         self._unstall()
         if not entry.active:
@@ -252,7 +268,7 @@ class Scheduler:
                 return None
             destination.putting_off = True
             grade = next(g for g, lanes in enumerate(destination.waiting) if lanes)
-            entry, lane = self._take_lane(destination, grade, put_off=True)
+            entry, lane = self._take_lane(destination, grade, 0)
             return Claim(entry.name, lane, self._settings.put_off_max, put_off)
         grade, passed_over = self._whose_turn(destination)
         if not destination.waiting[grade]:
@@ -271,8 +287,9 @@ class Scheduler:
         count = min(share, self._settings.claim_max)
         destination.filling = count < room
         destination.precedence.turn(grade)
-        entry, lane = self._take_lane(destination, grade, put_off=False)
+        entry, lane = self._take_lane(destination, grade, count)
         destination.asking[grade] += 1
+        destination.asked += count
         self._count(entry, grade, count)
         return Claim(entry.name, lane, count)
 
@@ -299,7 +316,7 @@ class Scheduler:
         return room < self._capacity(destination) // _CLAIMED_AT_ONCE
 
     def _take_lane(
-        self, destination: Destination, grade: int, *, put_off: bool
+        self, destination: Destination, grade: int, count: int
     ) -> tuple[Hop, int]:
         ring = destination.rings[grade]
         name = next(iter(ring))
@@ -307,7 +324,7 @@ class Scheduler:
         due = entry.due[grade]
         lane = next(iter(due))
         del due[lane]
-        entry.asking[lane] = put_off
+        entry.asking[lane] = count
         destination.waiting[grade] -= 1
         if due:
             ring[name] = entry  # at the end
@@ -430,13 +447,15 @@ class Scheduler:
             self._count(entry, grade, -count)
             old.waiting[grade] -= len(entry.due[grade])
             old.rings[grade].pop(entry.name, None)
-        for lane, put_off in entry.asking.items():
-            if put_off:
+        for lane, count in entry.asking.items():
+            if not count:
                 old.putting_off = False
                 new.putting_off = True
-            else:
-                old.asking[grade_of(lane)] -= 1
-                new.asking[grade_of(lane)] += 1
+                continue
+            old.asking[grade_of(lane)] -= 1
+            new.asking[grade_of(lane)] += 1
+            old.asked -= count
+            new.asked += count
         entry.destination = new
         new.hops += 1
         for grade, count in enumerate(in_hand):

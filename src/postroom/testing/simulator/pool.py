@@ -72,7 +72,7 @@ class SimulatedPool:
         self._connections: list[Connection] = []
         self._idle: list[Connection] = []
         self._opening = 0
-        self._seeking = 0
+        self._is_seeking = False
         self._grow_after_us = 0
 
     def put(self, letter: Letter, window: int) -> None:
@@ -90,14 +90,16 @@ class SimulatedPool:
         count = len(self._connections) + self._opening
         if self._opening >= self._count() or count >= max(1, self.window):
             return
+        if self._is_seeking:
+            return
         if count and self._around.clock.us < self._grow_after_us:
             return
         self._opening += 1
         if self._places.take():
             self._open()
             return
-        self._seeking += 1
-        self._places.want(self._seeking)
+        self._is_seeking = True
+        self._places.want(1)
         give_up_us = self._around.clock.us + self._around.settings.slot_wait_max
         self._around.clock.after(_PLACE_PAUSE_US, lambda: self._seek(give_up_us))
 
@@ -108,8 +110,8 @@ class SimulatedPool:
             has_place = self._places.take(waited=True)
             if not has_place:
                 return clock.after(_PLACE_PAUSE_US, lambda: self._seek(give_up_us))
-        self._seeking -= 1
-        self._places.want(self._seeking)
+        self._is_seeking = False
+        self._places.want(0)
         if has_place:
             return self._open()
         self._opening -= 1

@@ -1,7 +1,7 @@
 """One worker: its queue and schedule, and what ``services/dispatch.py`` does with them.
 
-Work on the processor is done one after the other: a message costs ``CPU_US`` and what
-is put off a third of it, so that a worker that is busy with the dead is late for the
+Work on the processor is done one after the other: a message costs ``CPU_US`` and the
+noting of a rest as much, so that a worker that is busy with the dead is late for the
 living here, too.
 """
 
@@ -36,7 +36,7 @@ COMMIT_US = 5_000
 """Until a message or a result is durable."""
 CLAIM_US = 2_000
 """Until a claim is answered."""
-_PUT_OFF_US = CPU_US // 3
+_REST_US = CPU_US
 _SCAN_PAUSE_US = SECOND_US
 _EXPANDED = 250
 _EXPANDED_EACH_US = 10_000
@@ -80,8 +80,11 @@ class SimulatedWorker:
         self.scheduler = Scheduler(schedule, seed)
         self._senders = Senders(schedule.grades)
         self._queue: dict[Place, list[tuple[int, int, Letter]]] = defaultdict(list)
+        self._lanes: dict[str, set[int]] = defaultdict(set)
+        self._rests: dict[str, int] = {}
         self._calendar: list[tuple[int, str, int]] = []
         self._scan_at_us: int | None = None
+        self._scanned_us = 0
         self._pools: dict[str, SimulatedPool] = {}
         outbound = ground.settings.outbound
         self._around = Around(
@@ -133,6 +136,7 @@ class SimulatedWorker:
         """Put a letter into the queue."""
         place = letter.draft.hop, letter.lane
         heapq.heappush(self._queue[place], (due_us, letter.number, letter))
+        self._lanes[place[0]].add(place[1])
         if due_us <= self._clock.us:
             self.scheduler.due(*place, self._clock.now())
             self._pump()
@@ -143,20 +147,26 @@ class SimulatedWorker:
     # -- looking for what is due -----------------------------------------------
 
     def _plan_scan(self) -> None:
-        if self._calendar and self._scan_at_us is None:
-            at_us = max(self._calendar[0][0], self._clock.us + _SCAN_PAUSE_US)
+        if not self._calendar:
+            return
+        at_us = max(self._calendar[0][0], self._scanned_us + _SCAN_PAUSE_US)
+        if self._scan_at_us is None or at_us < self._scan_at_us:
             self._scan_at_us = at_us
-            self._clock.at(at_us, self._scan)
+            self._clock.at(at_us, lambda: self._scan(at_us))
 
-    def _scan(self) -> None:
+    def _scan(self, planned_us: int) -> None:
+        if planned_us != self._scan_at_us:
+            return  # there was one before it
         self._scan_at_us = None
+        self._scanned_us = self._clock.us
         places: dict[Place, None] = {}
         while self._calendar and self._calendar[0][0] <= self._clock.us:
             _, hop, lane = heapq.heappop(self._calendar)
             places[hop, lane] = None
         now = self._clock.now()
         for hop, lane in places:
-            self.scheduler.due(hop, lane, now)
+            if self._rests.get(hop, 0) <= now.mono_us:
+                self.scheduler.due(hop, lane, now)
         self._pump()
         self._plan_scan()
 
@@ -164,6 +174,8 @@ class SimulatedWorker:
         """Find what no hint told of, as the product does by its ``scan_interval``."""
         now = self._clock.now()
         for (hop, lane), waiting in self._queue.items():
+            if self._rests.get(hop, 0) > now.mono_us:
+                continue
             if waiting and waiting[0][0] <= now.mono_us:
                 self.scheduler.due(hop, lane, now)
         self._pump()
@@ -178,6 +190,10 @@ class SimulatedWorker:
 
     def _claim(self, claim: Claim) -> None:
         now, scheduler = self._clock.now(), self.scheduler
+        if claim.put_off is not None:
+            scheduler.claimed(claim.hop, claim.lane, claim.count, 0, now)
+            self._rest(claim.hop, claim.put_off)
+            return self._pump()
         waiting = self._queue[claim.hop, claim.lane]
         got: list[Letter] = []
         while waiting and waiting[0][0] <= now.mono_us and len(got) < claim.count:
@@ -186,11 +202,20 @@ class SimulatedWorker:
         if 0 < len(got) < claim.count:
             scheduler.due(claim.hop, claim.lane, now)
         for letter in got:
-            if claim.put_off is not None:
-                self._put_off(letter, claim.put_off)
-            else:
-                self._start(letter)
+            self._start(letter)
         self._pump()
+
+    def _rest(self, hop: str, put_off: PutOff) -> None:
+        """Let the mail of a hop be found again only when its rest is over."""
+        until_us = put_off.due_us - START_UTC_US
+        self._rests[hop] = until_us
+        self._busy(_REST_US)
+        self._look_at(hop, until_us)
+
+    def _look_at(self, hop: str, us: int) -> None:
+        for lane in self._lanes[hop]:
+            heapq.heappush(self._calendar, (us, hop, lane))
+        self._plan_scan()
 
     # -- trying -----------------------------------------------------------------
 
@@ -198,10 +223,6 @@ class SimulatedWorker:
         """Take time of the processor; returns in how long the work is done."""
         self._free_us = max(self._free_us, self._clock.us) + us
         return self._free_us - self._clock.us
-
-    def _put_off(self, letter: Letter, put_off: PutOff) -> None:
-        self._busy(_PUT_OFF_US)
-        self._later(letter, put_off.due_us)
 
     def _start(self, letter: Letter) -> None:
         assert letter.ended_us < 0
@@ -228,18 +249,23 @@ class SimulatedWorker:
     def _settled(self, letter: Letter, outcome: Outcome) -> None:
         letter.in_hand = False
         self._active -= 1
-        destination = self._ground.destination(letter.draft.hop)
-        self._record.handled(destination, -1)
+        hop = letter.draft.hop
+        self._record.handled(self._ground.destination(hop), -1)
         now = self._clock.now()
+        rest = self.scheduler.learn(hop, (outcome,), now)
         if isinstance(outcome, Deferred):
-            self._later(letter, None)
+            letter.tries += 1
+            given = rest is not None and outcome.hop_failed
+            self._later(letter, rest.due_us if rest and given else None)
         else:
             self._end(letter, delivered=isinstance(outcome, Delivered))
-        self.scheduler.done(letter.draft.hop, letter.lane, (outcome,), now)
+        hop_failed = isinstance(outcome, Deferred) and outcome.hop_failed
+        if not hop_failed and self._rests.pop(hop, 0):
+            self._look_at(hop, now.mono_us)
+        self.scheduler.done(hop, letter.lane, (), now)
         self._pump()
 
     def _later(self, letter: Letter, due_us: int | None) -> None:
-        letter.tries += due_us is None
         verdict = verdict_on_deferral(
             Deferral(
                 tries=max(1, letter.tries),
