@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from postroom.limits.grades import grade_of
+from postroom.mail.ids import QueueId
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
 from postroom.mail.route import Route
@@ -22,6 +23,7 @@ from postroom.policy.session import OutcomeSubject, Session
 from postroom.schedule.destination import PutOff
 from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
 from postroom.services.expand import Expander, HopLane
+from postroom.services.gather import Gatherer, Kept
 from postroom.services.listeners import Listeners
 from postroom.services.settings import DeliverSettings
 from postroom.services.settle import Settler, done
@@ -77,6 +79,7 @@ class Dispatcher:
         self._wake_mono_us: int | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
         self._draining = False
+        self._gatherer = Gatherer(int(settings.reports.gather))
         self._elders_mono_us = 0
         self._loop = asyncio.get_running_loop()
 
@@ -143,6 +146,7 @@ class Dispatcher:
         """Start nothing more; wait for what is in hand, at most so long."""
         self._draining = True
         self._stirred.set()
+        self._gatherer.hurry()
         if self._wake_handle:
             self._wake_handle.cancel()
         if self._running:
@@ -356,11 +360,7 @@ class Dispatcher:
             else:
                 what = f"{lease.queue_id}: expansion failed: {error!r}"
                 parts.shop.tell(what, level="error")
-            due_us = parts.shop.now_us() + _FAULT_PAUSE_US
-            settled = [
-                Settle(n, due_us, "Deferred: internal error") for n in lease.numbers
-            ]
-            await self._settle(lease, settled, ())
+            await self._settle(lease, _later(lease, parts.shop.clock()), ())
 
     def _look_at(self, places: Iterable[HopLane]) -> None:
         now = self._parts.shop.clock()
@@ -375,9 +375,16 @@ class Dispatcher:
         ended = parts.shop.clock()
         settled: Sequence[Settle] = done(lease, outcomes)
         new: Sequence[NewMessage] = ()
-        if not settled:
+        kept = None if settled else self._kept(lease, outcomes, ended)
+        if kept is not None:
+            settled = kept.settled
+            if self._gatherer.add(kept):
+                self._run(self._report_together(lease.queue_id))
+        elif settled:
+            await self._settle(lease, settled, new)
+        else:
             settled, new = await self._judge(lease, outcomes, ended)
-        await self._settle(lease, settled, new)
+            await self._settle(lease, settled, new)
         count = len(lease.numbers)
         span = Span(began, ended)
         self._tell(lease, route.agent, outcomes, settled, range(count), span)
@@ -386,6 +393,44 @@ class Dispatcher:
         if parts.shop.generation().chain.has("outcome"):
             await self._observe(lease, route, outcomes, ended)
         return outcomes
+
+    def _kept(
+        self,
+        lease: Lease,
+        outcomes: Sequence[Outcome],
+        now: Now,
+        due_us: int | None = None,
+    ) -> Kept | None:
+        """Return what may wait for other failures of its message, else None."""
+        weigh = self._parts.settler.weigh
+        try:
+            settled, happened = weigh(lease, outcomes, now, due_us=due_us)
+        except Exception:  # _judge tells of it
+            return None
+        if self._gatherer.takes(outcomes, happened):
+            return Kept(lease, settled, happened)
+        return None
+
+    async def _report_together(self, queue_id: QueueId) -> None:
+        """Write one report about all of a message that was kept; settle it then.
+
+        The report goes with the first lease, so it is there before any is gone.
+        """
+        kept, happened = await self._gatherer.wait(queue_id)
+        lease = kept[0].lease
+        now = self._parts.shop.clock()
+        try:
+            new = await self._parts.settler.report(lease, happened, now)
+        except Exception as error:  # a bug: they stay, and are tried again
+            what = f"{queue_id}: cannot be reported: {error!r}"
+            self._parts.shop.tell(what, level="error")
+            for each in kept:
+                await self._settle(each.lease, _later(each.lease, now), ())
+            return
+        for each in kept:
+            if await self._settle(each.lease, each.settled, new):
+                self._look_for(new)
+                new = ()
 
     async def _judge(
         self,
@@ -491,12 +536,15 @@ class Dispatcher:
 
     async def _settle(
         self, lease: Lease, settled: Sequence[Settle], new: Sequence[NewMessage]
-    ) -> None:
+    ) -> bool:
+        """Offer the result until the spool takes it; False: the lease was stale."""
         while True:
             try:
-                return await self._parts.shop.spool.settle(lease, settled, new)
+                await self._parts.shop.spool.settle(lease, settled, new)
+                return True
             except Fenced:
-                return self._tell_fenced(lease)
+                self._tell_fenced(lease)
+                return False
             except SpoolError as error:
                 self._parts.shop.tell_spool(error)
                 await asyncio.sleep(_SETTLE_PAUSE_S)
@@ -513,6 +561,11 @@ class Dispatcher:
             for recipient in message.recipients:
                 hop = recipient.route.hop if recipient.route else ""
                 self._parts.scheduler.due(hop, recipient.lane, now)
+
+
+def _later(lease: Lease, now: Now) -> list[Settle]:
+    due_us = now.utc_us + _FAULT_PAUSE_US
+    return [Settle(n, due_us, "Deferred: internal error") for n in lease.numbers]
 
 
 def _hop_of(lease: Lease) -> str:

@@ -65,7 +65,13 @@ class Settler:
         if settled_at_once := done(lease, outcomes):
             return settled_at_once, ()
         settled, happened = self.weigh(lease, outcomes, now, due_us=due_us)
-        return settled, await self._reporter.report(lease, happened, now)
+        return settled, await self.report(lease, happened, now)
+
+    async def report(
+        self, lease: Lease, happened: Happened, now: Now
+    ) -> Sequence[NewMessage]:
+        """Return the reports about what happened, also to other leases' recipients."""
+        return await self._reporter.report(lease, happened, now)
 
     def weigh(
         self,
