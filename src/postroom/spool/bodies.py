@@ -92,14 +92,12 @@ class FileBodyWriter:
         self._pending_octets += len(data)
         self._size += len(data)
         if self._pending_octets >= _PIECE_OCTETS:
-            if not self._space.has(self._pending_octets):
-                await self.abandon()
-                raise SpoolFull("the reserve of the queue's disk is reached")
-            self._space.took(self._pending_octets)
+            await self._take_space()
             await self._in_thread(self._append)
 
     async def finish(self) -> FileBody:
         """Sync it to disk and return it, to be named in a ``NewMessage``."""
+        await self._take_space()
         await self._in_thread(self._finish)
         return FileBody(self._directory, self._name, self._size)
 
@@ -108,6 +106,14 @@ class FileBodyWriter:
         threads = self._directory.threads
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(threads, self._abandon)
+
+    async def _take_space(self) -> None:
+        """Count what is about to be written, the file with the first piece."""
+        files = int(self._size == self._pending_octets)
+        if not self._space.has(self._pending_octets, files):
+            await self.abandon()
+            raise SpoolFull("the reserve of the queue's disk is reached")
+        self._space.took(self._pending_octets, files)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -144,11 +144,17 @@ class Shard(Operated):
 
     def check_space(self, octets: int) -> bool:
         """Whether about ``octets`` more may be taken: a cached answer, no disk work."""
-        return self._space.has(octets)
+        needs_file = octets > self._settings.body_memory_octets_max
+        return self._space.has(octets, int(needs_file))
 
     def expect(self, messages: int) -> None:
         """Take the hint that so many more (or fewer) messages are on their way."""
         self._writer.expect(messages)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether new messages are on their way just now."""
+        return self._writer.is_expecting
 
     async def accept(
         self, message: NewMessage, *, claim: bool = False

@@ -7,6 +7,8 @@ near the reserve each answer is asked for anew: it needs no disk work, only a ca
 
 import os
 
+_MANY = 1 << 62
+
 
 class Space:
     """Free space of one file system above a reserve.
@@ -21,7 +23,7 @@ class Space:
         self._path = path
         self._reserve_octets = reserve_octets
         self._reserve_inodes = reserve_inodes
-        self._free_octets = 0
+        self._free_octets = self._free_inodes = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -31,22 +33,28 @@ class Space:
         except OSError:
             self._free_octets = 0
             return
-        free = found.f_bavail * found.f_frsize - self._reserve_octets
+        self._free_octets = found.f_bavail * found.f_frsize - self._reserve_octets
         # File systems without a fixed number of inodes report none at all.
-        if found.f_files and found.f_favail < self._reserve_inodes:
-            free = 0
-        self._free_octets = free
+        left = found.f_favail - self._reserve_inodes if found.f_files else _MANY
+        self._free_inodes = left
 
-    def has(self, octets: int) -> bool:
+    def has(self, octets: int, files: int = 0) -> bool:
         """Whether ``octets`` of mail fit; stored twice for a while (log, table)."""
         needed = 2 * octets + 4096
-        if needed <= self._free_octets < self._reserve_octets:
+        if self._has(needed, files) and (
+            self._free_octets < self._reserve_octets
+            or self._free_inodes < self._reserve_inodes
+        ):
             self.refresh()
-        return self._free_octets >= needed
+        return self._has(needed, files)
 
-    def took(self, octets: int) -> None:
+    def _has(self, needed: int, files: int) -> bool:
+        return self._free_octets >= needed and self._free_inodes >= files
+
+    def took(self, octets: int, files: int = 0) -> None:
         """Count what was let in since the last look."""
         self._free_octets -= octets
+        self._free_inodes -= files
 
     def exhausted(self) -> None:
         """A write met a full disk: let nothing in until the next look."""

@@ -13,6 +13,7 @@ RESERVE = 1_000_000
 class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free_octets = 0
+        self.inodes = self.free_inodes = 0
         self.asked = 0
         monkeypatch.setattr(os, "statvfs", self._statvfs)
 
@@ -20,7 +21,12 @@ class Disk:
         self.asked += 1
         if self.free_octets < 0:
             raise OSError
-        return SimpleNamespace(f_bavail=self.free_octets, f_frsize=1, f_files=0)
+        return SimpleNamespace(
+            f_bavail=self.free_octets,
+            f_frsize=1,
+            f_files=self.inodes,
+            f_favail=self.free_inodes,
+        )
 
 
 @pytest.fixture
@@ -58,3 +64,18 @@ def test_a_full_disk_is_not_asked_for_each_message(disk: Disk) -> None:
 def test_unknown_counts_as_full(disk: Disk) -> None:
     disk.free_octets = -1
     assert not Space("/", RESERVE, 0).has(0)
+
+
+def test_files_are_counted_between_looks(disk: Disk) -> None:
+    disk.free_octets, disk.inodes, disk.free_inodes = 10 * RESERVE, 100, 30
+    space = Space("/", RESERVE, 20)
+    disk.free_inodes = 22  # others were quicker
+    assert space.has(1, files=1), "near the reserve it is asked for anew"
+    space.took(1, files=2)
+    assert not space.has(1, files=1)
+    assert space.has(1), "what needs no file fits"
+
+
+def test_no_inodes_left_in_reserve(disk: Disk) -> None:
+    disk.free_octets, disk.inodes, disk.free_inodes = 10 * RESERVE, 100, 19
+    assert not Space("/", RESERVE, 20).has(0)
