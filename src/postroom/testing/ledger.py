@@ -27,7 +27,9 @@ _PAUSE_S = 0.02
 _ID = re.compile(rb"^X-Ledger: ([\w.-]+)\r?$", re.MULTILINE)
 _LINES = re.compile(rb"^X-Ledger-Lines: (\d+)\r\n\r\n", re.MULTILINE)
 _LINE = b"0123456789abcdef" * 4 + b"\r\n"
-_FAILED = re.compile(rb"^Final-Recipient: rfc822; ?(\S+)\r?$", re.MULTILINE | re.I)
+_FAILED = re.compile(
+    rb"^(?:Final|X-Actual)-Recipient: rfc822; ?(\S+)\r?$", re.MULTILINE | re.I
+)
 
 Ask = Callable[[str | bytes], "asyncio.Future[int]"]
 
