@@ -42,9 +42,8 @@ _BEGINNINGS = {
     ReportKind.RELAYED: "Your message was passed on for {whom}, to a mail system that "
     "does not report deliveries. You will hear of it again only if it fails. You get "
     "this report because it was asked for.",
-    ReportKind.EXPANDED: "Your message reached {whom}, which stands for several "
-    "others, and was passed on to them. You may still hear of failures. You get this "
-    "report because it was asked for.",
+    ReportKind.EXPANDED: "Your message was passed on to those whom {whom} {stand} for. "
+    "You may still hear of failures. You get this report because it was asked for.",
 }
 
 
@@ -188,7 +187,10 @@ def human_part(
     telling: Telling,
 ) -> bytes:
     """Return the text in UTF-8 with CRLF."""
-    beginning = _BEGINNINGS[kind].format(whom=_whom(results, telling.total))
+    is_one = telling.total == 1
+    whom = "the address below" if is_one else f"the {telling.total} addresses below"
+    stand = "stands" if is_one else "stand"
+    beginning = _BEGINNINGS[kind].format(whom=whom, stand=stand)
     if kind is ReportKind.DELAYED and telling.retry_until_us:
         beginning += f" It will be tried until {reporter.date(telling.retry_until_us)}."
     blocks = [f"This is the mail system at {reporter.hostname}."]
@@ -202,10 +204,6 @@ def human_part(
     blocks.append(_wrapped(f"The same facts for programs, and {what}, follow."))
     text = "\n\n".join(blocks) + "\n"
     return text.replace("\n", "\r\n").encode("utf-8", "replace")
-
-
-def _whom(results: Sequence[RecipientResult], total: int) -> str:
-    return "the address below" if total == 1 else f"the {total} addresses below"
 
 
 def _message_words(about: ReportedMessage, reporter: Reporter) -> str:
