@@ -7,6 +7,7 @@ sense is reported as unreadable, to be put aside, and never stops the rest.
 """
 
 # ruff: noqa: S608 (statements are made of constants only; values are bound)
+import errno
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, zip_longest
@@ -19,12 +20,14 @@ from postroom.spool import rows
 from postroom.spool.bodies import BodyDirectory, FileBody
 from postroom.spool.leases import Watch
 from postroom.spool.rows import BodyRow, MessageRow, RecipientRow, StoredMessage
-from postroom.spool.spool import DueHop, Lease, RecipientState
+from postroom.spool.spool import DueHop, Lease, RecipientState, SpoolError
 
 Held = Callable[[int], set[int]]
 """Tells which recipients of a message are leased."""
 
 _SPARE_ROWS = 64
+_PASSING = {errno.EINTR, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""Errors of a file that say nothing against it: the claim fails, and is repeated."""
 _MESSAGES_A_STEP = 8
 _DUE = "state < 2 AND hop = ?1 AND lane = ?2 AND due <= ?3"
 
@@ -331,6 +334,9 @@ def _messages(
         if isinstance(error, apsw.Error) and not _is_damage(error):
             raise
         if len(numbers) == 1:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in _PASSING:
+                raise SpoolError(str(error)) from cause
             broken.append(Broken(numbers[0], (), str(error)))
             return {}
     found: dict[int, StoredMessage] = {}
