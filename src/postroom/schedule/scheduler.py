@@ -149,11 +149,14 @@ class Scheduler:
             self._idle.pop(hop, None)
             self._count(entry, grade_of(lane), count)
 
-    def next(self, now: Now) -> list[Claim]:
-        """Return what to claim now; what is asked for counts as started."""
+    def next(self, now: Now, most: int | None = None) -> list[Claim]:
+        """Return what to claim now, ``most`` claims; they count as started."""
         claims: list[Claim] = []
         turns = self._turns
-        while turns and len(claims) < self._settings.claims_max:
+        claims_max = self._settings.claims_max
+        if most is not None:
+            claims_max = min(claims_max, most)
+        while turns and len(claims) < claims_max:
             destination = turns.popleft()
             destination.queued = False
             claim = self._turn(destination, now)

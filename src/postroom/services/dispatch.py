@@ -25,6 +25,7 @@ from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
 from postroom.services.expand import Expander, HopLane
 from postroom.services.gather import Gatherer, Kept
 from postroom.services.listeners import Listeners
+from postroom.services.pace import STEP_S, Pace
 from postroom.services.settings import DeliverSettings
 from postroom.services.settle import Settler, done
 from postroom.services.workshop import Workshop
@@ -45,6 +46,7 @@ _ELDERS_EVERY_US = 5 * MINUTE_US
 """How often mail of resting hops is searched for what is to be warned of or given up:
 so much later than it should that happens at the most."""
 _ELDERS_PAUSE_S = 0.02
+_STEP_US = int(STEP_S * SECOND_US)
 _SETTLE_PAUSE_S = 1.0
 _FAULT_PAUSE_US = 5 * MINUTE_US
 """When mail is looked at again whose handling was broken off by a fault of ours."""
@@ -81,6 +83,7 @@ class Dispatcher:
         self._draining = False
         self._gatherer = Gatherer(int(settings.reports.gather))
         self._elders_mono_us = 0
+        self._pace = Pace(lambda: parts.shop.spool.is_receiving)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -194,13 +197,20 @@ class Dispatcher:
         if self._draining or not (scheduler.has_turns or self._wake_mono_us):
             return
         now = self._parts.shop.clock()
-        for claim in scheduler.next(now):
+        most = self._pace.claims()
+        for claim in scheduler.next(now, most):
             self._run(self._claim(claim))
-        self._arm(scheduler.wake_at(now), now)
+        wake_us = scheduler.wake_at(now)
+        if wake_us is not None and most is not None:
+            wake_us = max(wake_us, now.mono_us + _STEP_US)
+        self._arm(wake_us, now)
 
     def _arm(self, mono_us: int | None, now: Now) -> None:
-        if mono_us == self._wake_mono_us:
+        armed_us = self._wake_mono_us
+        if mono_us == armed_us:
             return
+        if mono_us and armed_us and now.mono_us <= armed_us <= mono_us:
+            return  # it comes soon enough
         if self._wake_handle:
             self._wake_handle.cancel()
         self._wake_mono_us = mono_us
@@ -230,6 +240,7 @@ class Dispatcher:
         finally:
             got = len(leases)
             scheduler.claimed(claim.hop, claim.lane, claim.count, got, clock())
+        self._pace.brought(leases, clock().utc_us)
         if 0 < got < claim.count:
             # It may have been cut short by a bound on octets, not by the lane's end:
             # only an empty answer says that nothing is left.

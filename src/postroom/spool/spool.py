@@ -297,6 +297,10 @@ class Spool(Protocol):
         commit may be delayed by a few milliseconds, to be shared by more of them.
         """
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether messages are on their way, as ``expect`` was told."""
+
     async def accept(
         self, message: NewMessage, *, claim: bool = False
     ) -> Sequence[Lease]:

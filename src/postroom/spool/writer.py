@@ -120,6 +120,11 @@ class Writer:
         if self._is_awaited and not self._arriving:
             self._hand_over_soon()
 
+    @property
+    def is_expecting(self) -> bool:
+        """Whether messages are on their way."""
+        return self._arriving > 0
+
     async def aclose(self) -> None:
         """Finish what is pending and end the thread; the database stays open."""
         self._hand_over()

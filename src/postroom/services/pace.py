@@ -1,0 +1,74 @@
+"""How fast a worker takes mail out of the queue, so that what it serves is not delayed.
+
+A backlog could keep the loop busy without end: then a client waits for a reply as long
+as hundreds of deliveries take their turns. Two rules prevent that. Nothing is claimed
+while a turn of the loop takes long. And while new mail is being received, old mail
+(most of what was claimed lately is older than a minute) is claimed in small steps: it
+has waited and can wait, the client holds a connection open. What came just now and is
+only passing through the queue is not slowed down. Nothing stops the steps altogether.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from postroom.mail.now import SECOND_US
+from postroom.spool.spool import Lease
+
+TURN_S_MAX = 0.01
+"""While a turn of the loop takes longer, nothing is claimed but in small steps."""
+STEP_CLAIMS = 4
+STEP_S = 0.02
+"""A small step is so many claims in so much time."""
+RECEIVING_S = 0.1
+"""So long after a message was on its way more are expected."""
+_OLD_US = 60 * SECOND_US
+_WEIGHT = 0.02
+_OLD_SHARE = 0.5
+
+
+class Pace:
+    """The pace of one dispatcher's claims.
+
+    Args:
+        is_receiving: tells whether new mail is on its way just now.
+    """
+
+    def __init__(self, is_receiving: Callable[[], bool]) -> None:
+        self._is_receiving = is_receiving
+        self._loop = asyncio.get_running_loop()
+        self._turn_s = 0.0
+        self._is_measuring = False
+        self._old_share = 0.0
+        self._received_s = float("-inf")
+        self._stepped_s = float("-inf")
+
+    def claims(self) -> int | None:
+        """Return how many claims may begin now, more in ``STEP_S``; None: any."""
+        now_s = self._loop.time()
+        self._measure(now_s)
+        if self._is_receiving():
+            self._received_s = now_s
+        is_receiving = now_s - self._received_s < RECEIVING_S
+        gives_way = is_receiving and self._old_share > _OLD_SHARE
+        if not gives_way and self._turn_s <= TURN_S_MAX:
+            return None
+        if now_s - self._stepped_s < STEP_S:
+            return 0
+        self._stepped_s = now_s
+        return STEP_CLAIMS
+
+    def brought(self, leases: Sequence[Lease], utc_us: int) -> None:
+        """Take note of what a claim brought: how much of it is old."""
+        for lease in leases:
+            is_old = utc_us - lease.envelope.arrival_us > _OLD_US
+            self._old_share += _WEIGHT * (is_old - self._old_share)
+
+    def _measure(self, now_s: float) -> None:
+        """See how long it takes until the loop has seen to all that waits now."""
+        if not self._is_measuring:
+            self._is_measuring = True
+            self._loop.call_soon(self._measured, now_s)
+
+    def _measured(self, since_s: float) -> None:
+        self._is_measuring = False
+        self._turn_s = self._loop.time() - since_s
