@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search format corpus crash crash-points bench clean setup
+.PHONY: run test check unit search format corpus crash crash-points bench simulate clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -51,6 +51,11 @@ corpus: $(READY) .corpus/package
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH)
 
+# The schedule in virtual time: a table of goals, and pictures in .simulate/.
+# SIMULATE="--only list,dead --size 0.1" for less.
+simulate: $(READY)
+	$(BIN)/python -m simulate $(SIMULATE)
+
 setup: $(READY)
 
 # An editable installation leaves out the commands in bin/.
@@ -78,4 +83,4 @@ crash-points: $(READY)
 	$(BIN)/python -m postroom.testing.crash $(CRASH_POINTS)
 
 clean:
-	rm -rf $(VENV) .demo .demo-root .bench .corpus .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .demo-root .bench .simulate .corpus .mypy_cache .ruff_cache .pytest_cache

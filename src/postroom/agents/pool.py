@@ -199,7 +199,7 @@ class Pool:
         while session.takes_more and (job := self._next(session)) is not None:
             if session.start(job):
                 return
-        ends = self._closing or self._places.wanted_elsewhere
+        ends = self._closing or self._places.is_unfair
         if session.takes_more and not ends:
             session.keep()
             self._idle.append(session)

@@ -71,6 +71,11 @@ class Places:
             self._counters.release(self._wanted_key, self._wanted - count)
         self._wanted = count
 
+    @property
+    def is_unfair(self) -> bool:
+        """Whether this worker has more than its share, and another wants a place."""
+        return bool(self.wanted_elsewhere) and self.held > self._share
+
     def is_owed(self, leaving: int, served: int) -> bool:
         """Whether one more place is to be given up for another worker.
 

@@ -33,6 +33,17 @@ def test_who_wants_places_gets_as_many_up_to_its_share() -> None:
     assert [a.is_owed(leaving, 0) for leaving in (2, 3)] == [True, False]
 
 
+def test_an_idle_place_is_kept_within_the_share() -> None:
+    a, b = workers(2, 4)
+    assert all(a.take() for _ in range(3))
+    assert b.take()
+    assert not a.is_unfair
+    b.want(1)
+    assert a.is_unfair
+    a.want(1)
+    assert not b.is_unfair
+
+
 def test_a_free_place_is_nobody_s_debt() -> None:
     a, b = workers(2, 4)
     assert all(a.take() for _ in range(3))

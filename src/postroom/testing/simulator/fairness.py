@@ -19,7 +19,7 @@ from postroom.testing.simulator.worker import Settings
 from postroom.testing.simulator.world import World
 
 SERVICE_US = 100 * MS
-_PEER = Peer(service_us=SERVICE_US, recipient_us=2 * MS)
+_PEER = Peer(service_us=SERVICE_US, recipient_us=MS // 5)
 _AFTER_LIST_US = 10 * MS
 _HOUR_S = 3_600
 
@@ -56,7 +56,8 @@ def list_before_letters(size: float, seed: int) -> Report:
             name = f"p95 of letters of one sender (alone {seconds(before)})"
         findings.append(at_most(name, after, bound))
         findings.append(all_ended(full))
-        title = f"letters sent {kind}, behind a list of {members:,}"
+        how = "by one sender" if kind == "one sender" else kind
+        title = f"letters sent {how}, behind a list of {members:,}"
         courses.append(Course(title, full, ("a.test",), ("letters", "list")))
     return Report(findings, courses)
 

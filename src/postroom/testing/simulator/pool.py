@@ -159,7 +159,7 @@ class SimulatedPool:
         around = self._around
         letter = self._next(connection)
         if letter is None:
-            if not self._may_serve(connection) or self._places.wanted_elsewhere:
+            if not self._may_serve(connection) or self._places.is_unfair:
                 return self._close(connection)
             self._idle.append(connection)
             connection.idle_since_us = around.clock.us

@@ -1,0 +1,1 @@
+"""Shows how the schedule behaves, in virtual time: ``make simulate``."""
