@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ NUMBER, FAR_NUMBER = 47, 48
 UNIT = Path(__file__).parents[2] / "packaging" / "postroom.service"
 TOOLS = ("strace", "systemd-analyze", "setpriv")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+CONFINE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)  # as MemoryDenyWriteExecute= does
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 pytestmark = pytest.mark.skipif(
     bool(MISSING) or os.geteuid() != 0,
@@ -90,8 +97,9 @@ def test_nothing_that_it_does_is_forbidden(world: World) -> None:
     traces.chmod(0o777)
     host.launch(
         wrapper=(
+            *(sys.executable, "-c", CONFINE),
             *("setpriv", "--reuid", UNPRIVILEGED, "--regid", "nogroup"),
-            *("--clear-groups", "--inh-caps", "+net_bind_service"),
+            *("--clear-groups", "--no-new-privs", "--inh-caps", "+net_bind_service"),
             *("--ambient-caps", "+net_bind_service"),
             *("strace", "-ff", "-qq", "-o", traces / "of"),
         )

@@ -167,6 +167,35 @@ def test_a_message_that_kills_its_worker(world: World) -> None:
         assert audit_at_rest(ledger, {domain: host}).duplicates == 0
 
 
+HOOK = """
+import os
+from postroom import hook
+
+@hook.outcome
+def crash(session, outcome):
+    if outcome.sender.local == "poison":
+        os._exit(9)
+"""
+
+
+def test_a_hook_that_kills_its_worker_after_a_deferral(world: World) -> None:
+    """The hook is told once the attempt is settled; the message goes aside all the same."""
+    domain = "hooked.test"
+    world.name(domain, 9)
+    world.name("nobody.test", 19)  # where nobody listens
+    host = world.host(domain, 9, {**QUICK, "policy": {"module": "policy.py"}})
+    (host.directory / "policy.py").write_text(HOOK)
+    ledger = Ledger()
+    with host:
+        load = Load(ledger, world.ip(9), world.smtp_port, f"poison@{domain}")
+        asyncio.run(load.send(["hooked"], ["joe@nobody.test"]))
+        until("shunt", lambda: "shunted" in host.log, host)
+        assert host.log.count("ended with status 9") == 3
+        (entry,) = entries_of(host)
+        assert [one["state"] for one in entry["recipients"]] == ["shunted"]
+        assert not audit(ledger, {domain: host}).missing
+
+
 def _since(host: Host, mark: int) -> str:
     return host.log[mark:]
 
