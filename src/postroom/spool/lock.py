@@ -12,6 +12,7 @@ from time import sleep
 from postroom.spool.spool import SpoolError
 
 _TRY_AGAIN_S = 0.02
+_TRIES_MAX = 10
 _SHARD_NAME = re.compile(r"shard-(\d{3,4})")
 
 
@@ -28,7 +29,7 @@ class ShardLock:
 
     def __init__(self, directory: str) -> None:
         self._descriptor = _open(directory)
-        if not _lock(self._descriptor, fcntl.LOCK_EX):
+        if not _lock(self._descriptor):
             pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(self._descriptor)
             raise SpoolLocked(
@@ -49,11 +50,11 @@ def _open(directory: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _lock(descriptor: int, kind: int, tries: int = 10) -> bool:
-    """Take a lock; somebody who only looks may have it for a moment."""
-    for _ in range(tries):
+def _lock(descriptor: int) -> bool:
+    """Take the lock; a command that changes the queue may have it for a moment."""
+    for _ in range(_TRIES_MAX):
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sleep(_TRY_AGAIN_S)
         else:
@@ -71,17 +72,3 @@ def shards_in(directory: str) -> list[int]:
     names = os.listdir(directory) if os.path.isdir(directory) else []
     found = (_SHARD_NAME.fullmatch(name) for name in names)
     return sorted(int(match[1]) for match in found if match)
-
-
-def adoptable_shards(directory: str) -> list[int]:
-    """Return the shards that no process holds now.
-
-    A hint: whoever opens one must still win its lock.
-    """
-    free = []
-    for shard in shards_in(directory):
-        descriptor = _open(shard_directory(directory, shard))
-        if _lock(descriptor, fcntl.LOCK_SH, tries=1):
-            free.append(shard)
-        os.close(descriptor)
-    return free
