@@ -41,7 +41,8 @@ def clock() -> Now:
 
 
 async def claim_all(shard: Shard) -> list[Lease]:
-    """Lease everything, held or not."""
+    """Lease everything, held or not, at hops that rest or not."""
+    await shard.end_rests()
     await shard.release(QueueFilter(), FAR)
     leases: list[Lease] = []
     for place in await shard.due_hops(FAR, _LEASES_MAX):

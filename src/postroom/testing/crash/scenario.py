@@ -19,6 +19,7 @@ from postroom.spool.spool import (
     Lease,
     NewMessage,
     QueueFilter,
+    Rest,
     Settle,
     SpoolError,
     SpoolFull,
@@ -154,6 +155,12 @@ class Life:
         """Accept a message that cannot be delivered yet."""
         [lease] = await self.accept(name, claim=True)
         await self.shard.settle(lease, [Settle(0, _LATER_US, "busy", warned=True)])
+
+    async def leave_alone(self, hop: str) -> None:
+        """Let a hop rest, with mail for it, and end the rest."""
+        await self.accept(f"rests@{hop}")
+        await self.shard.rest(hop, Rest(_LATER_US, "4.4.1", "Connection refused"))
+        await self.shard.end_rests([hop])
 
     async def bounce(self, name: str, report: str) -> None:
         """Accept a message for two, and report that one of them failed."""
@@ -305,6 +312,7 @@ class Scenario:
         await life.step(_none(life.accept("large@whizzer.test", body=LARGE)))
         await life.step(life.whole_list("pals", 30))
         await life.step(life.defer("later@whizzer.test"))
+        await life.step(life.leave_alone("down.test"))
         await life.step(life.bounce("bad@whizzer.test", "sender-of-bad"))
         await life.step(life.through("gone@whizzer.test", LARGE))
 
