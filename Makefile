@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search format corpus crash crash-points bench simulate clean setup
+.PHONY: run test check unit search format corpus crash crash-points bench bench-backlog simulate clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -50,6 +50,11 @@ corpus: $(READY) .corpus/package
 # BENCH="--only accept,pop3 --rounds 1" for less; see docs/benchmarks.md.
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH)
+
+# A million queued messages: memory, first delivery, new mail meanwhile, the drain.
+# BACKLOG="--messages 100000 --rounds 1" for less; see docs/benchmarks.md.
+bench-backlog: $(READY)
+	$(BIN)/python -m bench.backlog $(BACKLOG)
 
 # The schedule in virtual time: a table of goals, and pictures in .simulate/.
 # SIMULATE="--only list,dead --size 0.1" for less.

@@ -85,7 +85,7 @@ class MemoryWatch:
                 return
             if turn % FAMILY_TURNS == 0:
                 pids = processes_under(process.pid)
-            sum_octets = sum(_pss_octets(pid) for pid in pids)
+            sum_octets = sum(pss_octets(pid) for pid in pids)
             self.peak_octets = max(self.peak_octets, sum_octets)
             if self._ended.wait(MEMORY_PAUSE_S):
                 return
@@ -123,7 +123,7 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, _stat(pid)[11:15])) / _TICKS
 
 
-def _pss_octets(pid: int) -> int:
+def pss_octets(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             for line in file:
