@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from postroom.mail.ids import QueueId
 from postroom.mail.now import Now
 from postroom.spool.engine import Shard, open_shard
+from postroom.spool.orders import AT_ONCE_US
 from postroom.spool.spool import (
     Fenced,
     Lease,
@@ -193,7 +194,7 @@ class SpoolModel(RuleBasedStateMachine):
         free = self._messages_without_leases()
         for key, each in self._model.items():
             if key[0] in free and not each.held:
-                each.due_us = min(each.due_us, self._us)
+                each.due_us = AT_ONCE_US
 
     @rule(hop=st.sampled_from(HOPS))
     def hold(self, hop: str) -> None:
@@ -209,7 +210,7 @@ class SpoolModel(RuleBasedStateMachine):
         free = self._messages_without_leases()
         for key, each in self._model.items():
             if key[0] in free and each.held:
-                each.held, each.due_us = False, self._us
+                each.held, each.due_us = False, AT_ONCE_US
 
     @rule(hop=st.sampled_from(HOPS))
     def remove(self, hop: str) -> None:

@@ -29,7 +29,14 @@ from postroom.spool.orders import Farewell
 from postroom.spool.selection import QueueFilter
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.shape import Shape
-from postroom.spool.spool import Entry, EntryRecipient, Handled, SpoolError
+from postroom.spool.spool import (
+    Entry,
+    EntryRecipient,
+    Handled,
+    Release,
+    Retry,
+    SpoolError,
+)
 
 Clock = Callable[[], Now]
 Farewells = Callable[[Shard, str, str], AbstractAsyncContextManager[Farewell]]
@@ -112,6 +119,8 @@ class OfflineShard:
         order = ordered.order_of(ordered.by)
         async with self._held() as held:
             async for handled in held.carry_out(order, ordered.wanted, now):
+                if isinstance(order, Retry | Release) and handled.hops:
+                    await held.end_rests(handled.hops)
                 for event in ordered_events(order, handled, ordered.by, now.utc_us):
                     self._emit(event)
                 yield handled

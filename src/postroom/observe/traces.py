@@ -30,6 +30,7 @@ MESSAGES_MAX = 100
 REFUSALS_MAX = 100
 _ID = re.compile(rb'"(?:queue_id|about|clone)":"([0-9A-Za-z]{11})"')
 _LITERALS = re.compile(r'[^*?@"\\]+')
+_FEW = 4
 _QUEUED = b'"type":"MessageQueued"'
 _NEVER_US = 1 << 62
 _event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
@@ -234,33 +235,36 @@ def _needles(search: Search) -> list[bytes]:
 def _lines_with(path: str, needles: list[bytes]) -> Iterator[bytes]:
     """Yield the lines of a file that have one of some octets, whatever their case."""
     for piece in _pieces(path):
-        lowered = piece.lower()
-        seen = -1
-        for at in sorted(_places(lowered, needles)):
-            if at <= seen:
-                continue
+        yield from _lines_at(piece, _places(piece.lower(), needles))
+
+
+def _lines_at(piece: bytes, places: set[int]) -> Iterator[bytes]:
+    """Yield the lines of a piece that hold one of some places, each once."""
+    seen = -1
+    for at in sorted(places):
+        if at > seen:
             start = piece.rfind(b"\n", 0, at) + 1
             seen = piece.find(b"\n", at)
-            yield piece[start : seen if seen >= 0 else len(piece)]
-            if seen < 0:
-                break
+            yield piece[start:seen]
 
 
-def _places(lowered: bytes, needles: list[bytes]) -> set[int]:
-    """Return one place in each line that has one of the needles."""
+def _places(piece: bytes, needles: list[bytes]) -> set[int]:
+    """Return one place in each line of a piece that has one of the needles."""
     places = set()
     for needle in needles:
-        at = lowered.find(needle)
-        while at >= 0:
+        at = piece.find(needle)
+        while 0 <= at < len(piece):
             places.add(at)
-            end = lowered.find(b"\n", at)
-            at = lowered.find(needle, end + 1) if end >= 0 else -1
-            if not needle and at >= len(lowered):
-                break
+            at = piece.find(needle, piece.find(b"\n", at) + 1)
     return places
 
 
 def _lines_with_id(path: str, ids: set[bytes]) -> Iterator[bytes]:
+    if len(ids) <= _FEW:  # each looked for by itself is quicker
+        needles = [b'"%b"' % queue_id for queue_id in ids]
+        for piece in _pieces(path):
+            yield from _lines_at(piece, _places(piece, needles))
+        return
     for piece in _pieces(path):
         seen = -1
         for match in _ID.finditer(piece):

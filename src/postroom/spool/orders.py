@@ -34,6 +34,9 @@ from postroom.spool.spool import (
 )
 
 PAGE_MESSAGES = 500
+AT_ONCE_US = 0
+"""When what an operator wants tried is due: before all else that waits there, so that
+it is the first that a destination is tried with after its rest."""
 Ask = Callable[[Callable[[apsw.Connection], Any]], Awaitable[Any]]
 """Asks the reader thread."""
 Do = Callable[[Act, Sequence[NewMessage]], Awaitable[Any]]
@@ -144,10 +147,10 @@ def _act(
         case Hold(text):
             return Move(tuple(numbers), chosen, MoveTo.HELD, text=text)
         case Release():
-            return Move(tuple(numbers), chosen, MoveTo.READY, now.utc_us)
+            return Move(tuple(numbers), chosen, MoveTo.READY, AT_ONCE_US)
         case Retry():
             to = MoveTo.READY if named else MoveTo.DUE
-            return Move(tuple(numbers), chosen, to, now.utc_us, all_states=named)
+            return Move(tuple(numbers), chosen, to, AT_ONCE_US, all_states=named)
         case Requeue():
             return Move(
                 tuple(numbers), chosen, MoveTo.EXPANDING, now.utc_us, all_states=named
