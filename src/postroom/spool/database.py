@@ -55,6 +55,7 @@ class Database:
         self._wal_frames = 0
         self._wal_salt = b""
         self._wal_kept = True
+        self._is_certain = True
         self._reading = threading.Lock()
         self._reader: apsw.Connection | None = None
         self._rewrite_log()
@@ -83,6 +84,8 @@ class Database:
         with self._reading:
             connection = self._reader
             if connection is None:
+                if not self._is_certain:
+                    raise SpoolError("the log is still to be cut")
                 connection = self._reader = self._connect()
             try:
                 connection.execute("BEGIN")
@@ -116,10 +119,13 @@ class Database:
             apsw.Error, OSError: the disk still fails; call again later.
         """
         with self._reading:
+            # The first to connect takes all of the log as committed.
+            self._is_certain = False
             self.writer.close(force=True)
             self._close_reader()
             self._cut_log()
             self.writer = self._connect()
+            self._is_certain = True
 
     def close(self, *, clean: bool) -> None:
         """Close; if ``clean``, after copying the log back and emptying it.

@@ -275,6 +275,8 @@ class Writer:
         """Return unused space, one small step at least, and on while nobody waits."""
         database = self._database
         pages_max = self._settings.free_octets_max // PAGE_OCTETS
+        if not self._space.has(self._settings.free_octets_max):
+            pages_max = 0  # what lies unused here is what new mail waits for
         if database.free_pages() <= pages_max:
             return
         database.give_back(_PAGES_GIVEN_BACK)

@@ -37,13 +37,17 @@ _FOR_EVER = 1 << 40
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A small disk, what is kept of it in reserve, and whether clients tell sizes."""
+    """A small disk, what is kept of it in reserve, and what clients do.
+
+    ``tells_size``: they say SIZE; ``in_rows``: their letters need no file.
+    """
 
     octets: int = 8 << 20
     inodes: int = 10_000
     reserve_octets: int = 0
     reserve_inodes: int = 0
     tells_size: bool = True
+    in_rows: bool = False
 
 
 CASES = {
@@ -51,6 +55,9 @@ CASES = {
     "octets with a reserve": Case(reserve_octets=2 << 20),
     "octets with a reserve, sizes not told": Case(
         reserve_octets=2 << 20, tells_size=False
+    ),
+    "octets in rows with a reserve": Case(
+        octets=16 << 20, reserve_octets=4 << 20, in_rows=True
     ),
     "inodes": Case(octets=64 << 20, inodes=30),
     "inodes with a reserve": Case(octets=64 << 20, inodes=40, reserve_inodes=12),
@@ -125,6 +132,7 @@ async def run(directory: str, case: Case, seam: Seam = SYSTEM) -> Seen:
         reserve_octets=Size(case.reserve_octets),
         reserve_inodes=case.reserve_inodes,
         wal_octets_max=Size(256 << 10),
+        body_memory_octets_max=Size((256 if case.in_rows else 128) << 10),
     )
     seen = Seen()
     async with bench(Plan(spool=settings), directory=directory, seam=seam) as b:

@@ -212,3 +212,20 @@ async def test_a_signal_interrupts_no_system_call(tmp_path: Path) -> None:
         thread.join()
         os.close(reading)
         os.close(writing)
+
+
+async def test_what_was_refused_is_not_read_back_before_the_log_is_cut(
+    disk: Disk,
+) -> None:
+    async with Site(disk) as site:
+        kept = site.letters.letter("joe")
+        await site.shard.accept(kept)
+        for kind in (Kind.SYNC, Kind.TRUNCATE):  # of the commit; of the cut
+            site.fail_next(kind, Fault.IO)
+            with pytest.raises(SpoolError):
+                await site.shard.accept(site.letters.letter("joe"))
+        with pytest.raises(SpoolError, match="still to be cut"):
+            await site.shard.claim("local", 0, 9, read_now())
+        await site.shard.accept(site.letters.letter("ann@whizzer.test"))
+        found = await site.shard.claim("local", 0, 9, read_now())
+        assert [lease.queue_id for lease in found] == [kept.queue_id]
