@@ -165,6 +165,28 @@ def test_hung_workers_stop_the_pings(world: World, host: Host, domain: str) -> N
         audit_at_rest(ledger, {domain: host})
 
 
+def test_one_process_tells_the_same(world: World, domain: str) -> None:
+    """``workers = 0``: it serves all passed sockets, and its own loop is watched."""
+    process = {**HANG["process"], "workers": 0}
+    host = world.host(domain, NUMBER, {**HANG, "process": process})
+    ledger = Ledger()
+    with (
+        played(world, WATCHDOG_US) as systemd,
+        bound((world.ip(NUMBER), world.smtp_port, 3)) as passed,
+    ):
+        systemd.launch(host, passed)
+        await_ready(systemd, host)
+        for number in range(9):
+            send(world, ledger, f"single{number}", domain)
+        assert host.process is not None
+        host.process.send_signal(signal.SIGHUP)
+        await_ready(systemd, host, 2)
+        until("pings", lambda: len(systemd.times("WATCHDOG")) > 3, host)
+        assert host.stop() == 0
+        assert len(systemd.values("RELOADING")) == len(systemd.values("STOPPING")) == 1
+        audit_at_rest(ledger, {domain: host})
+
+
 def refused(world: World, host: Host, passed: Sequence[tuple[str, Open]]) -> str:
     with played(world) as systemd:
         systemd.launch(host, passed)

@@ -89,7 +89,7 @@ class Adoption:
                 self._tell(why, "error")
             return
         if messages := await _messages_in(line):  # else it was emptied long ago
-            self._tell(f"adopted shard {number} with {messages} messages", "info")
+            self._tell(f"adopted shard {number}, messages={messages}", "info")
             self._told_of.add(number)
 
     async def _give_back_if_empty(self, line: Line) -> None:

@@ -78,7 +78,8 @@ EX_CONFIG = 78
 EX_TEMPFAIL = 75
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy loop may keep the writer thread waiting for the interpreter."""
-BACKLOG = 1024
+BACKLOG = 4096
+"""As the supervisor has it; a shorter one would take the place of that."""
 WATCH_S = 2.0
 """How often users and tables are looked at for changes."""
 LOCKED_PAUSE_S = 0.1

@@ -75,6 +75,10 @@ class _Orders:
                 seconds = self.plan.process.drain_s_max
                 self._notifier.stopping("stopping", seconds + REAP_S)
 
+    def end(self) -> None:
+        """Have the thread that gives orders end, if it has not."""
+        self._asked.put(Drain())
+
     def give(self) -> None:
         """Give orders until the last one (a thread)."""
         while True:
@@ -157,6 +161,6 @@ def run_single(plan: Plan, load: LoadPlan, means: Means, run_worker: RunWorker) 
     try:
         return run_worker(job)
     finally:
-        orders.obey(signal.SIGTERM)  # ends the thread that gives orders
+        orders.end()
         ours.close()
         means.log.tell("stopped")

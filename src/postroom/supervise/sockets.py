@@ -196,10 +196,19 @@ class _Patience(NamedTuple):
             except OSError as error:
                 # Once more after the last was seen: it may just have ended.
                 may_end = error.errno == errno.EADDRINUSE and is_theirs
-                if not may_end or read_mono_us() >= until_us:
+                if not may_end:
                     raise BindError(_explain(listen, error)) from error
+                if read_mono_us() >= until_us:
+                    raise BindError(self._still_there(listen)) from error
             is_theirs = self.others_live()
             await asyncio.sleep(RETRY_US / SECOND_US)
+
+    def _still_there(self, listen: Listen) -> str:
+        return (
+            f"cannot listen on {listen.address} ({listen.name}): workers of a former "
+            f"server still have it after {self.plan.process.bind_timeout.seconds:g} s; "
+            f"their process ids are in {self.plan.spool_directory}/shard-*/lock"
+        )
 
 
 def _explain(listen: Listen, error: OSError) -> str:

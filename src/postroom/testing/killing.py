@@ -72,8 +72,9 @@ class Figures(msgspec.Struct, frozen=True):
     ``kills`` are counted by what was killed. ``promises`` are messages times
     recipients answered 250. ``bound`` is how many attempts were in hand at kills, which
     is how many ``duplicates`` there may be; ``beyond`` lists copies for which there is
-    no such excuse. ``unasked`` messages were never acknowledged, but arrived: at most as
-    many as connections broke between content and reply (``in_doubt``).
+    no such excuse, ``doubled`` those in mailboxes, which know their own and so have
+    none. ``unasked`` messages were never acknowledged, but arrived: at most as many as
+    connections broke between content and reply (``in_doubt``).
     """
 
     kills: dict[str, int]
@@ -84,6 +85,7 @@ class Figures(msgspec.Struct, frozen=True):
     duplicates: int
     bound: int
     beyond: list[str]
+    doubled: list[str]
     unasked: int
     in_doubt: int
     shunted: int
@@ -104,6 +106,8 @@ class Figures(msgspec.Struct, frozen=True):
             wrong.append(f"{len(self.broken)} are not whole: {self.broken[:5]}")
         if self.beyond or self.duplicates > self.bound:
             wrong.append(f"copies that were in hand at no kill: {self.beyond[:5]}")
+        if self.doubled:
+            wrong.append(f"second copies in a mailbox: {self.doubled[:5]}")
         if self.unasked > self.in_doubt:
             wrong.append("more arrived than can have been taken without an answer")
         if not self.promises:
@@ -271,6 +275,7 @@ class Killing:
             duplicates=found.duplicates,
             bound=sum(self._killer.in_hand.values()),
             beyond=beyond(copies, self._killer.in_hand),
+            doubled=beyond(copies[: len(local)], Counter()),
             unasked=len({copy.message_id for _, copy in copies} - promised_ids),
             in_doubt=self.ledger.in_doubt,
             shunted=shunted,

@@ -1,8 +1,9 @@
 """A worker that knows nothing of mail: it plays what its configuration text says.
 
-``crash-at-start``, ``hang`` (no more signs of life), ``cannot`` (refuses the next
-generation), ``deaf`` (ignores drain), ``config`` (ends with 78); anything else is a
-good worker. Every event is a line in the file ``trace`` beside the configuration.
+``crash-at-start``, ``slow`` (takes its time to begin), ``hang`` (no more signs of
+life), ``cannot`` (refuses the next generation), ``deaf`` (ignores drain), ``config``
+(ends with 78); anything else is a good worker. Every event is a line in the file
+``trace`` beside the configuration.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ async def work(job: Job) -> int:
         return 78
     if "crash-at-start" in plays and job.worker == 0 and job.crashes < 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "slow" in plays:
+        await asyncio.sleep(1.5)
     link = await open_link(job)
     link.ready()
     trace("ready")

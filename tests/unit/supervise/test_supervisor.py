@@ -248,6 +248,22 @@ def test_workers_of_a_killed_supervisor_end_and_a_new_one_takes_over(
     assert server.end() == 0
 
 
+def test_workers_that_had_not_begun_are_waited_for_too(server: Server) -> None:
+    """They have the sockets from their very start, and nothing else that shows them."""
+    server.configure("slow")
+    first = server.start()
+    until(lambda: len(server.trace()) == 2)
+    first.kill()
+    first.wait()
+    assert first.stderr is not None
+    first.stderr.close()
+    server.configure("good")
+    server.start()
+    until(lambda: up(server))
+    assert sum("orphaned" in line for line in server.trace()) == 2
+    assert server.end() == 0
+
+
 def test_deaf_worker_is_killed_when_the_time_to_drain_is_over(server: Server) -> None:
     server.configure("deaf")
     server.start()
