@@ -7,6 +7,7 @@ recipient's name.
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ class Place(NamedTuple):
         return out
 
     def entry(self, name: str) -> dict[str, Any]:
-        return one(self.queue("list", "--json", self.ids[name]))
+        entry: dict[str, Any] = one(self.queue("list", "--json", self.ids[name]))
+        return entry
 
     def states(self, name: str) -> list[str]:
         return [each["state"] for each in self.entry(name)["recipients"]]
@@ -355,7 +357,8 @@ def test_what_is_put_aside(world: World, tmp_path: Path) -> None:
             host.start()
             host.run("postroom", "queue", "retry", queue_id)
         place = Place(host, live, {"x": queue_id})
-        until("it is put aside", lambda p=place: p.states("x") == ["shunted"], host)
+        put_aside = partial(is_put_aside, place)
+        until("it is put aside", put_aside, host)
         assert "shunted" in place.queue("list", "--state", "shunted")
         shown = place.queue("show", queue_id)
         assert "put aside: body has 6 octets instead of 999" in shown
@@ -369,10 +372,14 @@ def test_what_is_put_aside(world: World, tmp_path: Path) -> None:
         assert (status, err) == (1, f"postroom: {queue_id} cannot be read\n")
         assert place.queue("release", queue_id) == "1 message released\n"
         if live:
-            until("it is again", lambda p=place: p.states("x") == ["shunted"], host)
+            until("it is again", put_aside, host)
             host.stop()
     assert host.run("postroom", "queue", "remove", queue_id).returncode == 0
     assert entries_of(host) == []
+
+
+def is_put_aside(place: Place) -> bool:
+    return place.states("x") == ["shunted"]
 
 
 def damage(host: Host, shard: int) -> None:
