@@ -442,6 +442,7 @@ class Dispatcher:
             if await self._settle(each.lease, each.settled, new):
                 self._look_for(new)
                 new = ()
+        self._pump()
 
     async def _judge(
         self,

@@ -336,6 +336,19 @@ async def test_failures_of_one_message_are_told_together() -> None:
         assert b.is_balanced()
 
 
+async def test_a_report_that_was_gathered_goes_at_once() -> None:
+    reports = ReportSettings(gather=Duration.from_text("10ms"))
+    plan = Plan(script={"x@a.test": [NEVER]}, deliver=DeliverSettings(reports=reports))
+    async with bench(plan) as b:
+        await b.shard.accept(b.letter("x@a.test"))
+        b.dispatcher.look_again()
+        # No search of the queue comes in between: it is told of the report.
+        await b.until(lambda: len(b.agents["mailbox"].attempts) == 1)
+        await b.idle()
+        assert b.spool.calls.count("due_hops") <= 2
+        assert await b.queue() == []
+
+
 async def test_the_end_does_not_wait_for_more_failures() -> None:
     reports = ReportSettings(gather=Duration.from_text("1h"))
     plan = Plan(script={"x@a.test": [NEVER]}, deliver=DeliverSettings(reports=reports))
