@@ -30,7 +30,9 @@ class InHand:
     def __init__(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, _SLOTS * _NUMBER.size)
+            # Not only its length: on a full disk writing to the map would be a signal
+            # that ends the process, where this is an error.
+            os.posix_fallocate(descriptor, 0, _SLOTS * _NUMBER.size)
             self._map = mmap.mmap(descriptor, _SLOTS * _NUMBER.size)
         finally:
             os.close(descriptor)

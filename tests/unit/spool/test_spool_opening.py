@@ -1,6 +1,7 @@
 """Opening a shard: locks, crash counts, damage, versions, and where it may lie."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -129,6 +130,18 @@ class TestSpace:
             await shard.accept(Letters(shard).letter())
         await shard.settle(lease, [Settle(0)])
         await shard.aclose()
+
+    async def test_a_disk_without_room_for_what_is_in_hand(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "posix_fallocate", full)
+            with pytest.raises(SpoolFull):
+                await opened(tmp_path)
+        await (await opened(tmp_path)).aclose()
 
     async def test_a_large_body_stops_at_the_reserve(self, tmp_path: Path) -> None:
         shard = await opened(tmp_path)

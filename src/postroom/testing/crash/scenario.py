@@ -215,6 +215,22 @@ class Life:
             await self.shard.release(QueueFilter(recipients=(name,)), clock())
             await self.shard.retry(QueueFilter(recipients=(name,)), clock())
 
+    async def give_up(self, name: str, report: str) -> None:
+        """Accept a message, and let an operator give it up with a report."""
+        await self.accept(name)
+        self._promises.ask([report], BULKY, "")
+        self._promises.swap(name, [report])
+        self._promises.begin([name], self._disk.now)
+
+        async def farewell(_: Lease, __: Sequence[str]) -> Sequence[NewMessage]:
+            return [self._letters.letter(report, sender="", body=BULKY)]
+
+        wanted = QueueFilter(recipients=(name,))
+        async for _ in self.shard.give_up(wanted, clock(), farewell):
+            pass
+        self._promises.end([name], self._disk.now)
+        self._promises.owe([report], self._disk.now)
+
     async def remove(self, name: str, body: bytes = SMALL) -> None:
         """Accept a message and remove it."""
         await self.accept(name, body=body)
@@ -334,6 +350,7 @@ class Scenario:
         await life.step(life.hold("held@whizzer.test", release=False))
         await life.step(life.hold("freed@whizzer.test", release=True))
         await life.step(life.remove("removed@whizzer.test"))
+        await life.step(life.give_up("hopeless@whizzer.test", "sender-of-hopeless"))
         await life.step(life.remove("removed-large@whizzer.test", LARGE))
         await life.step(life.abandon())
         await life.step(life.many_at_once("group", 5))
