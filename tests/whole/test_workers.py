@@ -266,6 +266,38 @@ def test_an_orphan_keeps_its_shard_until_it_has_finished(world: World) -> None:
         assert host.stop() == 0
 
 
+LEAKY = """
+import os
+from postroom import hook
+
+@hook.mail
+def leave_a_program_behind(session, mail):
+    os.system("setsid sleep 30 & echo $! >{pid}")
+"""
+
+
+def test_a_program_left_behind_by_a_hook_holds_nothing(world: World) -> None:
+    domain = "leaky.test"
+    world.name(domain, NUMBER)
+    host = world.host(domain, NUMBER, {**QUICK, "policy": {"module": "policy.py"}})
+    pid = host.directory / "left"
+    (host.directory / "policy.py").write_text(LEAKY.format(pid=pid))
+    ledger = Ledger()
+    try:
+        with host:
+            send(world, ledger, ["leak"], [f"betty@{domain}"])
+        left = int(pid.read_text())
+        assert is_there(left)
+        with host:  # all addresses are free, and no worker seems to live
+            send(world, ledger, ["again"], [f"betty@{domain}"])
+            open_files = [os.readlink(f) for f in Path(f"/proc/{left}/fd").iterdir()]
+            assert not [one for one in open_files if "socket" in one or "lock" in one]
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        audit_at_rest(ledger, {domain: host})
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
 def test_workers_that_wait_end_when_told(world: World) -> None:
     """Told to stop while it waits for a shard, a worker has nothing to finish."""
     domain = "waiting.test"

@@ -31,7 +31,8 @@ class ProcessSettings(
     """Seconds that a stopping worker has to finish what is in hand; then it is
     killed. What it had not finished is in the queue, or was never acknowledged."""
     bind_timeout: Duration = Duration.from_text("60s")
-    """How long to wait for addresses that the workers of a killed server still hold."""
+    """How long to wait for addresses, and then for shards of the spool, that the
+    workers of a killed server still hold."""
     restart_wait_max: Duration = Duration.from_text("30s")
     """A worker that died is started anew after a quarter of a second; each death soon
     after another doubles that, up to here."""
