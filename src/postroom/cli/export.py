@@ -59,6 +59,9 @@ class Box(Protocol):
     def give_up(self) -> None:
         """The message will not become complete."""
 
+    def close(self) -> None:
+        """All is written."""
+
 
 @click.command()
 @choice_options
@@ -88,8 +91,11 @@ def export(
 
     async def work(whole: WholeQueue) -> set[str]:
         done: set[str] = set()
-        for wanted in choice.filters:
-            await _fill(box, whole.letters(Letters(wanted, raw=raw)), done)
+        try:
+            for wanted in choice.filters:
+                await _fill(box, whole.letters(Letters(wanted, raw=raw)), done)
+        finally:
+            box.close()
         return done
 
     try:
@@ -169,6 +175,9 @@ class Directory:
             self._file.close()
             self._named(".part").unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Each file is closed already."""
+
     def _named(self, suffix: str) -> Path:
         assert self._letter is not None
         return self._path / f"{self._letter.entry.queue_id}{suffix}"
@@ -215,6 +224,12 @@ class Mbox:
         if self._start >= 0:
             self._file.flush()
             self._file.truncate(self._start)
+
+    def close(self) -> None:
+        """Let go of the file; standard output is the caller's."""
+        self._file.flush()
+        if self._file is not sys.stdout.buffer:
+            self._file.close()
 
 
 def _create(path: Path) -> IO[bytes]:
