@@ -117,6 +117,8 @@ class OfflineShard:
         """
         now = self._clock()
         order = ordered.order_of(ordered.by)
+        if not self._has(ordered.wanted):
+            return
         async with self._held() as held:
             async for handled in held.carry_out(order, ordered.wanted, now):
                 if isinstance(order, Retry | Release) and handled.hops:
@@ -132,6 +134,8 @@ class OfflineShard:
             SpoolError: a process holds the shard, or it cannot be written, or nobody
                 can write reports here.
         """
+        if not self._has(given_up.wanted):
+            return
         if self._farewells is None:
             raise SpoolError("reports can be written by a server only: start it first")
         async with (
@@ -153,6 +157,10 @@ class OfflineShard:
     async def hop_now(self, hop: str) -> HopNow | None:
         """Nobody gets on with anybody here."""
         return None
+
+    def _has(self, wanted: QueueFilter) -> bool:
+        """Whether anything matches: a shard is not locked and opened for nothing."""
+        return any(self._view.entries(wanted, self._clock(), page=1))
 
     async def _pages(self, wanted: QueueFilter) -> AsyncIterator[Sequence[Entry]]:
         for entries in self._view.entries(wanted, self._clock()):

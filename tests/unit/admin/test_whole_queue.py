@@ -1,5 +1,7 @@
 """Two live workers and an orphaned shard make one queue."""
 
+import os
+import pwd
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,18 +13,20 @@ from postroom.admin.client import RequestRefused, ask
 from postroom.admin.control import (
     Access,
     Caller,
+    ControlError,
     ControlServer,
     control_path,
     serve_control,
 )
 from postroom.admin.listing import MailqForm, mailq_lines
 from postroom.admin.queue import Hands, merge_entries, queue_handlers
-from postroom.admin.requests import HopNow, Ordered
+from postroom.admin.requests import GivenUp, HopNow, Letter, Ordered, Piece
+from postroom.admin.requests import Letters as Letters_
 from postroom.admin.whole import OnSite, WholeQueue
 from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueId
 from postroom.net.clock import read_now
-from postroom.observe.events import AnyEvent
+from postroom.observe.events import AnyEvent, MessageOrdered
 from postroom.spool.engine import Shard, open_shard
 from postroom.spool.orders import Farewell
 from postroom.spool.spool import (
@@ -40,6 +44,7 @@ from postroom.spool.spool import (
 from postroom.testing.spool import QUICK, Letters
 
 ALL = QueueFilter()
+USER = pwd.getpwuid(os.geteuid()).pw_name
 LATER_US = 4_000_000_000_000_000
 
 
@@ -120,7 +125,7 @@ async def listed(whole: WholeQueue, wanted: QueueFilter = ALL) -> list[str]:
 
 
 async def done(whole: WholeQueue, order: Order, wanted: QueueFilter) -> list[str]:
-    pages = whole.carry_out(Ordered(order, wanted, "root"))
+    pages = whole.carry_out(Ordered(order, wanted, "somebody"))
     return [queue_id async for page in pages for queue_id in page.queue_ids]
 
 
@@ -234,3 +239,112 @@ async def test_merge_holds_one_of_each_source() -> None:
     assert first == list(range(10))
     assert max(read) <= 7
     assert len([entry async for entry in merged]) == 90
+
+
+async def test_holding_names_the_operator_and_release_lets_go(site: Site) -> None:
+    wanted = QueueFilter(queue_ids=tuple(site.ids[:3]))
+    async with site.whole() as whole:
+        assert sorted(await done(whole, Hold("odd"), wanted)) == site.ids[:3]
+        held = [e async for e in whole.entries(QueueFilter(states=("held",)))]
+        assert len(held) == 3
+        texts = {one.status_text for e in held for one in e.recipients}
+        live = {f"held by {USER}: odd"}  # a stranger's word for who orders is not taken
+        assert texts == live | {"held by somebody: odd"}
+        assert not [
+            e async for e in whole.entries(QueueFilter(states=("quarantined",)))
+        ]
+        assert len(await done(whole, Release(), ALL)) == 3
+        assert len(await done(whole, Requeue(), wanted)) == 3
+    told = [(e.act, e.by) for e in site.events if isinstance(e, MessageOrdered)]
+    assert told.count(("hold", USER)) == 2
+    assert told.count(("hold", "somebody")) == 1
+
+
+async def test_a_quarantine_keeps_its_reason_as_it_stands(site: Site) -> None:
+    wanted = QueueFilter(queue_ids=(site.ids[0],))
+    async with site.whole() as whole:
+        ordered = Ordered(Hold("virus"), wanted, "root", quarantine=True)
+        assert [page.queue_ids async for page in whole.carry_out(ordered)]
+        chosen = QueueFilter(states=("quarantined",), errors=("virus",))
+        assert await listed(whole, chosen) == [site.ids[0]]
+
+
+async def test_workers_speak_for_their_callers(site: Site) -> None:
+    hands = site.hands._replace(own_uid=os.geteuid())
+    handlers = queue_handlers(site.shards, hands)
+    ordered = Ordered(Retry(), ALL, "betty")
+    root = Caller(os.geteuid(), "server", Access.FULL)
+    encoded = msgspec.Raw(msgspec.json.encode(ordered))
+    assert [page async for page in handlers["queue.order"](root, encoded)]
+    told = [event for event in site.events if isinstance(event, MessageOrdered)]
+    assert {event.by for event in told} == {"betty"}
+
+
+async def test_giving_up_live_and_without_a_worker(site: Site) -> None:
+    async with site.whole() as whole:
+        given_up = GivenUp(QueueFilter(queue_ids=tuple(site.ids[:2])), "no", "root")
+        pages = [page async for page in whole.give_up(given_up)]
+        assert sorted(i for page in pages for i in page.queue_ids) == site.ids[:2]
+        assert sorted(told[0] for told in site.told) == site.ids[:2]
+        assert {told[1] for told in site.told} == {"no"}
+        assert whole.problems == []
+        alone = GivenUp(QueueFilter(queue_ids=(site.ids[2],)))
+        assert not [page async for page in whole.give_up(alone) if page.queue_ids]
+        assert "start it first" in whole.problems[0]
+
+
+async def test_counting_and_shape_of_the_whole(site: Site) -> None:
+    async with site.whole() as whole:
+        counted = [part async for part in whole.count(ALL)][-1]
+        assert (counted.messages, counted.recipients) == (6, 6)
+        none = [part async for part in whole.count(QueueFilter(senders=("x@",)))][-1]
+        assert none.messages == 0
+        shape = await whole.shape()
+        assert [(hop.hop, hop.recipients) for hop in shape.hops] == [
+            ("whizzer.test", 6)
+        ]
+        assert await whole.hop_now("x.test") == [HopNow("x.test", 0, 5)] * 2
+
+
+async def test_letters_of_the_whole(site: Site) -> None:
+    async with site.whole() as whole:
+        parts = [part async for part in whole.letters(Letters_(ALL))]
+        heads = [part for part in parts if isinstance(part, Letter)]
+        assert sorted(part.entry.queue_id for part in heads) == site.ids
+        assert {part.head for part in heads} == {b"Subject: test\r\n\r\n"}
+        pieces = [part.data for part in parts if isinstance(part, Piece)]
+        assert pieces == [b"hello\r\n"] * 6
+        only = Letters_(QueueFilter(queue_ids=(site.ids[2],)), head_only=True)
+        assert len([part async for part in whole.letters(only)]) == 1
+        recipients = [r async for r in whole.recipients(site.ids[2], -1)]
+        assert [one.address for one in recipients] == ["joe@whizzer.test"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("queue.order", {"order": {"type": "explode"}, "wanted": {}}),
+        ("queue.order", {"order": {"type": "hold", "text": "a\nb"}, "wanted": {}}),
+        ("queue.order", {"order": {"type": "retry"}, "wanted": {"states": ["x"]}}),
+        ("queue.order", {"order": {"type": "retry"}}),
+        ("queue.bounce", {"wanted": {}, "reason": "x" * 2000}),
+        ("queue.recipients", {"queue_id": "x", "after": 0}),
+        ("queue.letters", {"wanted": {"nonsense": 1}}),
+        ("queue.hop", {"hop": 1}),
+    ],
+)
+async def test_malformed_requests_change_nothing(
+    site: Site, method: str, arguments: object
+) -> None:
+    with pytest.raises(RequestRefused, match=r"malformed|no queue id"):
+        await ask(control_path(site.run, 0), method, arguments, msgspec.Raw)
+    assert site.events == []
+
+
+async def test_ordinary_users_order_nothing(site: Site) -> None:
+    server = ControlServer(Path(site.run) / "x", {}, "")
+    betty = Caller(1234, "betty", Access.OWN)
+    for method in queue_handlers(site.shards, site.hands):
+        if method != "queue.list":
+            with pytest.raises(ControlError, match="may not do this"):
+                server._handler(betty, method)
