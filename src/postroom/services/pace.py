@@ -31,11 +31,17 @@ class Pace:
 
     Args:
         is_receiving: tells whether new mail is on its way just now.
+        time_s: the loop's clock; tests have one of their own.
     """
 
-    def __init__(self, is_receiving: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        is_receiving: Callable[[], bool],
+        time_s: Callable[[], float] | None = None,
+    ) -> None:
         self._is_receiving = is_receiving
         self._loop = asyncio.get_running_loop()
+        self._time_s = time_s or self._loop.time
         self._turn_s = 0.0
         self._is_measuring = False
         self._old_share = 0.0
@@ -44,7 +50,7 @@ class Pace:
 
     def claims(self) -> int | None:
         """Return how many claims may begin now, more in ``STEP_S``; None: any."""
-        now_s = self._loop.time()
+        now_s = self._time_s()
         self._measure(now_s)
         if self._is_receiving():
             self._received_s = now_s
@@ -71,4 +77,4 @@ class Pace:
 
     def _measured(self, since_s: float) -> None:
         self._is_measuring = False
-        self._turn_s = self._loop.time() - since_s
+        self._turn_s = self._time_s() - since_s
