@@ -344,9 +344,7 @@ class Dispatcher:
                 outcomes = await self._deliver(lease, lease.route)
         finally:
             in_hand.done(lease.queue_id)
-            parts.scheduler.done(
-                _hop_of(lease), lease.lane, outcomes, parts.shop.clock()
-            )
+            parts.scheduler.done(_hop_of(lease), lease.lane, (), parts.shop.clock())
             self._hear_of(_hop_of(lease), outcomes)
             self._pump()
 
@@ -384,9 +382,11 @@ class Dispatcher:
         began = parts.shop.clock()
         outcomes = await self._try(lease, route, began)
         ended = parts.shop.clock()
+        rest = parts.scheduler.learn(route.hop, outcomes, ended)
         settled: Sequence[Settle] = done(lease, outcomes)
         new: Sequence[NewMessage] = ()
-        kept = None if settled else self._kept(lease, outcomes, ended)
+        due_us = rest.due_us if rest else None
+        kept = None if settled else self._kept(lease, outcomes, ended, due_us)
         if kept is not None:
             settled = kept.settled
             if self._gatherer.add(kept):
@@ -394,7 +394,7 @@ class Dispatcher:
         elif settled:
             await self._settle(lease, settled, new)
         else:
-            settled, new = await self._judge(lease, outcomes, ended)
+            settled, new = await self._judge(lease, outcomes, ended, due_us)
             await self._settle(lease, settled, new)
         count = len(lease.numbers)
         span = Span(began, ended)

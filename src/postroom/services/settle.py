@@ -93,7 +93,8 @@ class Settler:
                 case Failed():
                     kind = ReportKind.FAILED
                 case Deferred():
-                    verdict = self._verdict(lease, index, now, due_us)
+                    given_us = due_us if outcome.hop_failed else None
+                    verdict = self._verdict(lease, index, now, given_us)
                     settle = _settled(lease, index, outcome, verdict)
                     kind = _of_verdict(verdict)
                 case _:

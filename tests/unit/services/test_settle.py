@@ -99,11 +99,13 @@ async def test_judging(
         assert len(new) == len(reports)
 
 
-async def test_a_given_time_counts_and_the_tries_do_not() -> None:
+async def test_a_given_time_counts_for_what_failed_with_the_hop_alone() -> None:
     async with bench() as b:
         due_us = b.clock.utc_us + 42 * MINUTE_US
-        settled, _ = await judge(b, lease(b, 1, tries=(20,)), LATER, due_us=due_us)
-        assert shape(b, settled) == ["42"]
+        leased = lease(b, 2, tries=(20, 0))
+        hop_down = Deferred("4.4.1", "refused", hop_failed=True)
+        settled, _ = await judge(b, leased, hop_down, LATER, due_us=due_us)
+        assert shape(b, settled) == ["42", "5"]
 
 
 async def test_who_was_warned_is_not_warned_again() -> None:

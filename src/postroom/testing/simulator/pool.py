@@ -15,7 +15,7 @@ from postroom.testing.simulator.peer import SENT, Peer
 from postroom.testing.simulator.record import Record
 
 _GROWTH_PAUSE_US = 5 * SECOND_US
-_PLACE_PAUSE_US = 20_000
+_PLACE_PAUSE_US = 50_000
 
 Settled = Callable[[Letter, Outcome], None]
 

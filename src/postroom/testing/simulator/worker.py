@@ -210,7 +210,20 @@ class SimulatedWorker:
         until_us = put_off.due_us - START_UTC_US
         self._rests[hop] = until_us
         self._busy(_REST_US)
+        self._give_up_elders(hop)
         self._look_at(hop, until_us)
+
+    def _give_up_elders(self, hop: str) -> None:
+        """Give up what waits for a resting hop and is too old, without a try."""
+        expire = self._ground.settings.schedule.retry.expire
+        for lane in self._lanes[hop]:
+            waiting = self._queue[hop, lane]
+            old = [x for x in waiting if x[2].arrival_us + expire <= self._clock.us]
+            if old:
+                waiting[:] = [x for x in waiting if x not in old]
+                heapq.heapify(waiting)
+                for _, _, letter in old:
+                    self._end(letter, delivered=False)
 
     def _look_at(self, hop: str, us: int) -> None:
         for lane in self._lanes[hop]:
