@@ -50,8 +50,8 @@ _KEPT_FOR_LETTERS = 8
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """Ask the spool for up to ``count`` messages due at this hop and lane.
 
-    With ``put_off`` they are not to be tried: each is settled with that outcome and
-    due again at that time (unless it has expired).
+    With ``put_off`` nothing is asked for: the hop's mail is to be left alone until that
+    time, because of that outcome.
     """
 
     hop: str
@@ -255,8 +255,8 @@ class Scheduler:
     def wake_at(self, now: Now) -> int | None:
         """When (monotonic) to call ``next`` unasked; None if only hints can help.
 
-        There is no timer for rests: mail for a resting destination is put off in the
-        spool until the rest ends, and the spool's own next due time brings it back.
+        There is no timer for rests: the spool does not find mail for resting hops due
+        until the rest ends, and its own next due time brings it back.
         """
         return now.mono_us if self._turns else None
 
@@ -272,7 +272,7 @@ class Scheduler:
             destination.putting_off = True
             grade = next(g for g, lanes in enumerate(destination.waiting) if lanes)
             entry, lane = self._take_lane(destination, grade, 0)
-            return Claim(entry.name, lane, self._settings.put_off_max, put_off)
+            return Claim(entry.name, lane, 1, put_off)
         grade, passed_over = self._whose_turn(destination)
         if not destination.waiting[grade]:
             return None  # a claim of it is under way, which is not to be overtaken

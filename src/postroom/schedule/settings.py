@@ -58,8 +58,6 @@ class ScheduleSettings(
     """The most messages asked of the spool in one claim."""
     claims_max: int = 64
     """The most claims one call of ``next`` returns."""
-    put_off_max: int = 200
-    """Messages of a dead hop that are put off in one claim."""
     backoff_start: Duration = Duration.from_text("1m")
     """How long a destination rests after its first failure."""
     backoff_max: Duration = Duration.from_text("1h")

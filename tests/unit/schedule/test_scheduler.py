@@ -70,7 +70,7 @@ def test_mail_for_a_resting_destination_is_put_off_until_the_rest_ends() -> None
     one.done("a.test", 0, DOWN, NOW)
     one.due("a.test", 3, NOW)
     (claim,) = one.next(NOW)
-    assert (claim.hop, claim.lane, claim.count) == ("a.test", 3, 200)
+    assert (claim.hop, claim.lane, claim.count) == ("a.test", 3, 1)
     assert claim.put_off is not None
     assert claim.put_off.outcome is DOWN[0]
     assert claim.put_off.due_us == T0 + MINUTE_US
@@ -458,10 +458,11 @@ class Simulation:
             for claim in claims:
                 waiting = self.queue[claim.hop, claim.lane]
                 due = [item for item in waiting if item[0] <= self.now.mono_us]
-                got = due[: claim.count]
+                got = due if claim.put_off else due[: claim.count]
                 for item in got:
                     waiting.remove(item)
-                self.one.claimed(claim.hop, claim.lane, claim.count, len(got), self.now)
+                found = 0 if claim.put_off else len(got)
+                self.one.claimed(claim.hop, claim.lane, claim.count, found, self.now)
                 if claim.put_off:
                     due_us = claim.put_off.due_us - T0
                     for _, number in got:
