@@ -44,7 +44,11 @@ class SessionClosed(Event, frozen=True, tag=True):
 
 
 class CommandRejected(Event, frozen=True, tag=True):
-    """A command got a 4yz or 5yz reply. ``rule`` names the hook or limit."""
+    """A command got a 4yz or 5yz reply. ``rule`` names the hook or limit.
+
+    ``argument`` is the address, name or client that was judged; of a line that was not
+    understood it is what stood behind the verb, as received.
+    """
 
     origin: Origin
     verb: str

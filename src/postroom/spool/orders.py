@@ -114,10 +114,15 @@ class Orders:
         return condition(wanted, now.utc_us, self._means.book.numbers())
 
     async def _pages(self, chosen: Condition) -> AsyncIterator[_Page]:
-        """Yield matching messages, kept from being leased meanwhile."""
+        """Yield matching messages, kept from being leased meanwhile.
+
+        Those that come after the order was given are not meant: the reports that it
+        makes itself, above all.
+        """
         book = self._means.book
+        last = await self._means.ask(queries.last_number)
         after: int | None = queries.FIRST
-        while after is not None:
+        while after is not None and after < last:
             found = await self._means.ask(
                 partial(
                     queries.numbers_page,
@@ -127,9 +132,10 @@ class Orders:
                 )
             )
             after = found.next_after
-            free = book.lock(found.numbers)
+            meant = [number for number in found.numbers if number <= last]
+            free = book.lock(meant)
             try:
-                busy = set(found.numbers).difference(free)
+                busy = set(meant).difference(free)
                 yield _Page(free, tuple(_text(n) for n in sorted(busy)))
             finally:
                 book.unlock(free)

@@ -160,6 +160,12 @@ def _damaged(number: int, shard: int, reason: str) -> Entry:
     )
 
 
+def last_number(connection: apsw.Connection) -> int:
+    """Return the number of the newest message, ``FIRST`` if there is none. Blocks."""
+    found = connection.execute("SELECT max(id) FROM messages").get
+    return FIRST if found is None else int(found)
+
+
 def recipients_page(
     connection: apsw.Connection, number: int, after: int, limit: int
 ) -> Sequence[EntryRecipient]:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from postroom.admin.control import Access, Caller, ControlError
+from postroom.admin.requests import HopNow
 from postroom.app.assembly import Built
 from postroom.app.errands import Office
 from postroom.config.settings import Config
@@ -12,8 +15,11 @@ from postroom.dns.own import OwnNames
 from postroom.dns.resolver import Resolver
 from postroom.mail.address import Address
 from postroom.observe.metrics import Metrics
+from postroom.observe.traces import Found, Search
+from postroom.services.queue_run import QueueSelection
 from postroom.services.receive import ReceiveService
 from postroom.services.submission import EX_DATAERR, EX_NOUSER, EX_OK, EX_TEMPFAIL
+from postroom.services.submitter import Answer
 from postroom.tables.aliases import alias_file
 from postroom.tables.settings import TableSettings
 from postroom.testing.workbench import Bench, Plan, bench
@@ -101,3 +107,39 @@ async def test_newaliases_without_a_file() -> None:
     async with bench() as b:
         answer = await office(b).newaliases()
         assert "route.aliases" in answer.lines[0]
+
+
+ROOT = Caller(0, "root", Access.FULL)
+
+
+async def test_the_queue_is_run_as_chosen(tmp_path: Path) -> None:
+    async with bench() as b:
+        o = office(b)
+        noted = await o.run_queue(QueueSelection(note="by itself"), "root")
+        assert noted.lines == ("by itself",)
+        kept = await o.run_queue(QueueSelection(quarantined=True), "root")
+        assert "-qQ -Q" in kept.lines[0]
+        empty = await o.run_queue(QueueSelection(quarantine=""), "root")
+        assert "-qQ" in empty.lines[0]
+        none = await o.run_queue(QueueSelection(senders=("x",)), "root")
+        assert none == Answer(("0 messages will be tried now",))
+
+
+async def test_history_is_searched_for_those_who_cannot_read_it() -> None:
+    async with bench() as b:
+        handlers = office(b).handlers(lambda _: None)
+        search = msgspec.Raw(msgspec.json.encode(Search(since_us=1)))
+        assert [part async for part in handlers["history.find"](ROOT, search)] == [
+            Found()
+        ]
+        wrong = handlers["history.find"](ROOT, msgspec.Raw(b'{"queue_ids": ["x"]}'))
+        with pytest.raises(ControlError, match="malformed search"):
+            await anext(wrong)
+
+
+async def test_how_a_hop_gets_on() -> None:
+    async with bench() as b:
+        handlers = office(b).handlers(lambda _: None)
+        asked = msgspec.Raw(b'"whizzer.test"')
+        (found,) = [part async for part in handlers["queue.hop"](ROOT, asked)]
+        assert found == HopNow("whizzer.test", 0, b.scheduler.window("whizzer.test"))
