@@ -1,0 +1,86 @@
+"""Two real workers and one destination: how many connections, and whose turn it is.
+
+Orders and bounds only: how long it takes is measured by ``make fairness``.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from postroom.testing.caller import Caller
+from postroom.testing.counting_peer import CountingPeer
+from postroom.testing.host import Host
+from postroom.testing.ledger import Ledger, Load, entries_of, letter
+from postroom.testing.world import World, until
+
+MEMBERS = 3_000
+LETTERS = 60
+
+
+@contextmanager
+def peer(world: World, number: int, service_s: float) -> Iterator[CountingPeer]:
+    made = CountingPeer(service_s)
+    world.background.run(made.start(world.ip(number), world.smtp_port))
+    try:
+        yield made
+    finally:
+        world.background.run(made.aclose())
+
+
+def flood(world: World, host: int, names: list[str], to: str, clients: int) -> None:
+    """Hand in letters by so many connections, which are dealt to both workers."""
+    load = Load(Ledger(), world.ip(host), world.smtp_port)
+    asyncio.run(load.send(names, [to], clients=clients))
+
+
+def test_bounds_on_connections_hold_over_two_workers(world: World) -> None:
+    settings = {"outbound": {"connections_max": 3, "messages_per_connection_max": 20}}
+    world.name("bound.test", 40)
+    with (
+        peer(world, 40, 0.005) as sink,
+        world.host("bounds.test", 41, settings) as host,
+    ):
+        names = [f"b{number}" for number in range(600)]
+        flood(world, 41, names, "joe@bound.test", 12)
+        until("all delivered", lambda: len(sink.arrivals) >= 600, host)
+        assert sorted(a.message_id for a in sink.arrivals) == sorted(names)
+        assert sink.connections_max == 3
+        until("all let go", lambda: not sink.connections, host)
+        assert max(sink.served) == 20
+        assert sum(sink.served) == 600
+        assert _senders(host) == 2
+
+
+def test_letters_pass_a_list_that_came_before_them(world: World) -> None:
+    world.name("many.test", 42)
+    members = ", ".join(f"m{number}@many.test" for number in range(MEMBERS))
+    aliases = f"postmaster: betty\nall: {members}\n"
+    with (
+        peer(world, 42, 0.05) as sink,
+        world.host(
+            "lists.test", 43, {"outbound": {"connections_max": 2}}, aliases=aliases
+        ) as host,
+    ):
+        with Caller(world.ip(43), world.smtp_port) as caller:
+            caller.hello()
+            said = caller.give("boss@lists.test", ["all@lists.test"], letter("list"))
+            assert said.code == 250, said
+        until("the list is on its way", lambda: sink.arrivals, host)
+        names = [f"l{number}" for number in range(LETTERS)]
+        flood(world, 43, names, "joe@many.test", 6)
+        whole = MEMBERS + LETTERS
+        until("all delivered", lambda: sink.recipients >= whole, host, 60)
+        order = [arrival.message_id for arrival in sink.arrivals]
+        assert sink.recipients == whole
+        assert sorted(set(order)) == sorted(["list", *names])
+        assert entries_of(host) == []
+        # What was in hand when they came, one in sixteen, and what went meanwhile.
+        last = max(order.index(name) for name in names)
+        assert order[last:].count("list") >= order.count("list") / 4
+        assert sink.connections_max == 2
+
+
+def _senders(host: Host) -> int:
+    """Return how many worker processes have delivered, as the log tells."""
+    lines = [line for line in host.log.splitlines() if "stat=Sent" in line]
+    return len({line.split("[", 1)[1].split("]", 1)[0] for line in lines})
