@@ -28,7 +28,7 @@ def peer(world: World, number: int, service_s: float) -> Iterator[CountingPeer]:
 
 
 def flood(world: World, host: int, names: list[str], to: str, clients: int) -> None:
-    """Hand in letters by so many connections, which are dealt to both workers."""
+    """Hand in letters by so many connections: both workers get some."""
     load = Load(Ledger(), world.ip(host), world.smtp_port)
     asyncio.run(load.send(names, [to], clients=clients))
 
