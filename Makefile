@@ -61,7 +61,7 @@ bench-backlog: $(READY)
 simulate: $(READY)
 	$(BIN)/python -m simulate $(SIMULATE)
 
-# A list of 100,000 just before 1,000 letters, on a real host: three minutes, and no
+# A list of 100,000 just before 1,000 letters, on a real host: two minutes, and no
 # other work meanwhile. FAIRNESS="--rate 0 --service 5" for another kind of load.
 fairness: $(READY)
 	$(BIN)/python -m bench.fairness $(FAIRNESS)
