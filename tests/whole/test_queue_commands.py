@@ -27,10 +27,11 @@ def odd(session, subject):
         return accept(quarantine("odd subject"))
 """
 NAMES = (
-    *("shown", "held", "released", "retried", "removed", "piped", "bounced", "again"),
-    *("dry", "exported", "boxed", "listed", "listed2", "big", "counted", "moved"),
+    *("shown", "held", "retried", "removed", "piped", "bounced", "dry", "exported"),
+    *("boxed", "listed", "listed2", "big", "counted", "still", "moved"),
 )
 ODD = ("odd1", "odd2")
+DOMAINS = {"still": "still.test", "moved": "gone.test"}
 LETTER = b"From: Betty <betty@%s>\nSubject: %s\nMessage-Id: <%s@x.test>\n\n"
 BODY = b"From the start\n.dot\n\xe9 not UTF-8\nend without newline"
 SERVED = {"live": 41, "down": 42}
@@ -71,7 +72,7 @@ def fill(host: Host, domain: str) -> dict[str, str]:
         subject = b"odd" if name in ODD else name.encode()
         head = LETTER % (domain.encode(), subject, name.encode())
         body = BODY * 200 if name == "big" else BODY
-        address = f"{name}@{'gone' if name == 'moved' else 'dead'}.test"
+        address = f"{name}@{DOMAINS.get(name, 'dead.test')}"
         done = host.run("sendmail", "-i", "-f", "betty", address, text=head + body)
         assert done.returncode == 0, done
 
@@ -92,6 +93,7 @@ def place(request: pytest.FixtureRequest, world: World) -> Iterator[Place]:
     world.name(domain, number)
     world.name("dead.test", 19)
     world.name("gone.test", 19)
+    world.name("still.test", 19)
     settings = {
         "policy": {"module": "policy.py"},
         "route": {"aliases": "aliases", "routes": "routes"},
@@ -114,27 +116,28 @@ def test_list_chooses_by_everything(place: Place) -> None:
         ids = {json.loads(line)["queue_id"] for line in lines}
         return {name for name, queue_id in place.ids.items() if queue_id in ids}
 
-    everything = set(place.ids)
+    untouched = {"listed", "listed2", "big", "still", "odd2"}
     assert found("--recipient", "listed@") == {"listed"}
     assert found("--recipient", "LISTED*@dead.test") == {"listed", "listed2"}
-    assert found("--recipient", "big@", "--recipient", "moved@gone") == {"big", "moved"}
-    assert found("--domain", "gone.test") == {"moved"}
+    assert found("--recipient", "big@", "--recipient", "still@") == {"big", "still"}
+    assert found("--domain", "still.test") == {"still"}
     assert found("--hop", "dead*", "--larger", "5KiB") == {"big"}
-    assert found("--smaller", "5KiB", "--domain", "gone.test") == {"moved"}
-    assert found("--state", "quarantined") == set(ODD)
-    assert found("--state", "quarantined", "--error", "odd*") == set(ODD)
-    assert found("--error", "refused", "--domain", "gone.test") == {"moved"}
+    assert found("--smaller", "5KiB", "--hop", "still.test") == {"still"}
+    assert set(ODD) >= found("--state", "quarantined") >= {"odd2"}
+    assert found("--state", "quarantined", "--error", "odd*") >= {"odd2"}
+    assert found("--error", "refused", "--domain", "still.test") == {"still"}
     assert found("--sender", "betty@", "--recipient", "big@") == {"big"}
     assert found("--sender", "nobody@") == set()
     assert found("--id", place.ids["big"][4:]) >= {"big"}
     assert found("--older", "1d") == set()
-    assert found("--younger", "1d") == everything
-    assert found("--recipient", "!*@dead.test") == {"moved"}
+    assert found("--younger", "1d") >= untouched
+    others = found("--recipient", "!*@dead.test", "--recipient", "!*@gone.test")
+    assert others == {"still"}
 
 
 def test_list_as_a_table(place: Place) -> None:
-    table = place.queue("list", place.ids["listed"])
-    assert "listed@dead.test" in table
+    table = place.queue("list", place.ids["still"])
+    assert "still@still.test" in table
     assert "Connection refused" in table
     largest = place.queue("list", "--json", "--sort", "size", "--limit", "1")
     assert one(largest)["queue_id"] == place.ids["big"]
@@ -145,8 +148,10 @@ def test_list_as_a_table(place: Place) -> None:
 def test_show_tells_why_and_what_was_tried(place: Place) -> None:
     shown = place.queue("show", place.ids["shown"])
     assert "Subject        shown" in shown
-    assert "next at 20" in shown
-    assert "Connection refused by mx.dead.test." in shown
+    assert "shown@dead.test" in shown
+    still = place.queue("show", place.ids["still"])
+    assert "next at 20" in still
+    assert "Connection refused by mx.still.test." in still
     assert "accepted from <betty@" in shown
     content = place.queue("show", place.ids["shown"], "--content")
     assert "From the start" in content
@@ -277,7 +282,7 @@ def test_export_is_faithful(place: Place, tmp_path: Path) -> None:
 def test_stat(place: Place) -> None:
     found = json.loads(place.queue("stat", "--json"))
     hops = {hop["hop"]: hop for hop in found["hops"]}
-    assert sum(hops["gone.test"]["by_age"]) >= 1
+    assert sum(hops["still.test"]["by_age"]) == 1
     assert hops["dead.test"]["stopped"] >= 1
     assert (
         sum(sum(hop["by_age"]) for hop in hops.values())
@@ -310,8 +315,12 @@ def test_sendmail_runs_the_queue(place: Place) -> None:
     assert interval.returncode == 0
     assert b"runs its queue by itself" in interval.stdout
     assert (run.returncode, run.stdout) == (0, b"1 message will be tried now\n")
-    strange = place.host.run("sendmail", "-qRcounted", "-Qstrange")
-    assert strange.stdout == b"1 message quarantined\n"
+
+    def quarantined() -> bool:  # not while it is being tried
+        done = place.host.run("sendmail", "-qRcounted", "-Qstrange")
+        return done.stdout == b"1 message quarantined\n"
+
+    until("it is quarantined", quarantined, place.host)
     (recipient,) = place.entry("counted")["recipients"]
     assert (recipient["state"], recipient["status_text"]) == ("held", "strange")
     freed = place.host.run("sendmail", "-qQstrange", "-Q")
@@ -319,7 +328,6 @@ def test_sendmail_runs_the_queue(place: Place) -> None:
 
 
 def test_requeue_takes_changed_routes(place: Place) -> None:
-    """The last test of a host: where it is down it is started at the end."""
     (place.host.directory / "routes").write_text("gone.test discard:\n")
     queue_id = place.ids["moved"]
     if place.live:
@@ -339,7 +347,7 @@ def test_requeue_takes_changed_routes(place: Place) -> None:
     )
     until("its end", lambda: "delivered" in place.run("trace", queue_id)[1], place.host)
     if not place.live:
-        until("the report", lambda: reports(place.host), place.host)
+        place.host.stop()
 
 
 def test_what_is_put_aside(world: World, tmp_path: Path) -> None:
