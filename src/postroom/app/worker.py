@@ -106,6 +106,10 @@ def run_worker(job: Job) -> int:
         return EX_TEMPFAIL
 
 
+_EXPECTED = (ConfigError, ValueError, SpoolError, OSError)
+"""What a configuration or a disk can do to a worker; all else is a bug."""
+
+
 class _Unwanted(Exception):
     """Told to end before having begun."""
 
@@ -141,6 +145,10 @@ class _Worker:
         """Start everything, serve, drain. The log is written to the end."""
         try:
             await self._serve()
+        except Exception as error:  # the log tells why it ends, too
+            why = error if isinstance(error, _EXPECTED) else repr(error)
+            self._tell(f"worker {self._job.worker} ends: {why}", "error")
+            raise
         finally:
             self._history.close()
             self._log.close()

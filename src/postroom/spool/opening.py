@@ -77,13 +77,25 @@ def open_files(wish: Wish) -> Opened:
         return _open_locked(wish, path, files, lock)
     except (apsw.Error, SchemaError) as error:
         lock.release()
-        raise SpoolError(f"{path}: {error}") from error
+        raise SpoolError(f"{path}: {_explain(error)}") from error
     except OSError as error:
         lock.release()
         raise disk_error(error) from error
     except BaseException:
         lock.release()
         raise
+
+
+def _explain(error: Exception) -> str:
+    match error:
+        case apsw.CantOpenError() | apsw.ReadOnlyError():
+            return f"{error}: all files there have to belong to the server's user"
+        case apsw.NotADBError() | apsw.CorruptError():
+            return f"{error}: the database is damaged; other shards are not affected"
+        case apsw.IOError():
+            return f"{error}: the disk fails, or is full"
+        case _:
+            return str(error)
 
 
 def _make_directories(files: Files, directory: str, path: str) -> None:

@@ -43,7 +43,10 @@ class SpoolFull(SpoolError):
 def disk_error(error: OSError) -> SpoolError:
     """Say what a failed file operation means to a client."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return (SpoolFull if full else SpoolError)(str(error))
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        what += ": it has to belong to the user that the server runs as"
+    return (SpoolFull if full else SpoolError)(what)
 
 
 class Fenced(SpoolError):

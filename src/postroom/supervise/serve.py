@@ -75,7 +75,7 @@ def serve(
         except AlreadyRunning as error:
             return _refuse(error, EX_UNAVAILABLE)
         except OSError as error:
-            return _refuse(error, EX_CANTCREAT)
+            return _refuse(_unwritable(error), EX_CANTCREAT)
         try:
             start = _Start(plan, load, run_as, log, notifier)
             return start.run(passed, run_worker, command)
@@ -183,6 +183,11 @@ class _Log:
             os.close(fd)
 
 
-def _refuse(error: Exception, code: int) -> int:
+def _unwritable(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f'{what}; the server writes there: "postroom check" names the setting'
+
+
+def _refuse(error: Exception | str, code: int) -> int:
     print(f"postroom: {error}", file=sys.stderr)
     return code

@@ -304,3 +304,6 @@ def test_a_shard_that_another_holds_is_75(
 
     assert asyncio.run(hold()) == EX_TEMPFAIL
     assert "in use by process" in capsys.readouterr().err
+    log = (tmp_path / "log").read_text()
+    assert "ERROR: worker 0 ends: " in log
+    assert "stop that server first" in log.rpartition("worker 0 ends: ")[2]

@@ -21,7 +21,7 @@ from postroom.spool.engine import Shard, open_shard
 from postroom.spool.lock import SpoolLocked, shards_in
 from postroom.spool.mounts import file_system_type
 from postroom.spool.offline import view_shards
-from postroom.spool.spool import QueueFilter, Settle, SpoolError, SpoolFull
+from postroom.spool.spool import QueueFilter, Settle, SpoolError, SpoolFull, disk_error
 from postroom.testing.spool import QUICK, Letters
 
 
@@ -54,6 +54,30 @@ async def test_another_process_is_locked_out_too(tmp_path: Path) -> None:
     )
     assert f"in use by process {os.getpid()}:" in said.stdout
     await shard.aclose()
+
+
+# What is wrong with which file of a shard, and what the refusal says.
+IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "no database": ("queue.db", lambda path: path.write_bytes(b"?" * 8192), "damaged"),
+    "a directory": ("queue.db", lambda path: path.mkdir(), "the server's user"),
+    "the lock": ("lock", lambda path: path.mkdir(), "lock: Is a directory$"),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WAY)
+async def test_a_refusal_names_the_object_and_the_remedy(
+    tmp_path: Path, case: str
+) -> None:
+    name, spoil, says = IN_THE_WAY[case]
+    (tmp_path / "shard-000").mkdir()
+    spoil(tmp_path / "shard-000" / name)
+    with pytest.raises(SpoolError, match=f"^{tmp_path}/shard-000.*{says}"):
+        await opened(tmp_path)
+
+
+def test_whose_files_they_have_to_be_is_said() -> None:
+    said = str(disk_error(PermissionError(errno.EACCES, "Permission denied", "/x/y")))
+    assert said.startswith("/x/y: Permission denied: it has to belong to the user")
 
 
 async def test_a_shard_must_keep_its_number(tmp_path: Path) -> None:
