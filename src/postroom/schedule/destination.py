@@ -60,6 +60,7 @@ class Destination:
         failure: what made it rest.
         putting_off: a claim of mail to be put off is under way.
         queued: it stands in the scheduler's queue of turns.
+        is_fresh: some of what waits there came just now.
         hops: how many hops are bound to it.
         local: not another host: its window is fixed and not counted in the whole.
     """
@@ -73,6 +74,7 @@ class Destination:
         "filling",
         "hops",
         "in_hand",
+        "is_fresh",
         "local",
         "name",
         "precedence",
@@ -104,6 +106,7 @@ class Destination:
         self.failure: Deferred | None = None
         self.putting_off = False
         self.queued = False
+        self.is_fresh = False
         self.hops = 0
         self._streak = 0
 

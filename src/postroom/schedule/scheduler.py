@@ -75,6 +75,8 @@ class Scheduler:
         self._destinations: dict[str, Destination] = {}
         self._idle: dict[str, Hop] = {}  # oldest first
         self._turns: deque[Destination] = deque()
+        self._fresh_turns: deque[Destination] = deque()
+        self._is_fresh_next = True
         self._whole = ActiveSet(settings.active_max, settings.probing_max)
 
     @property
@@ -90,7 +92,7 @@ class Scheduler:
     @property
     def has_turns(self) -> bool:
         """Whether ``next`` may have something to claim."""
-        return bool(self._turns)
+        return bool(self._turns or self._fresh_turns)
 
     def window(self, hop: str) -> int:
         """Return how many connections the hop's destination bears now."""
@@ -104,11 +106,17 @@ class Scheduler:
         entry = self._hops.get(hop)
         return entry.destination.rests_until_us if entry else 0
 
-    def due(self, hop: str, lane: int, now: Now) -> None:
-        """Take the hint that something is due there."""
+    def due(self, hop: str, lane: int, now: Now, *, is_fresh: bool = False) -> None:
+        """Take the hint that something is due there.
+
+        ``is_fresh``: it came just now. Every other turn belongs to destinations with
+        such mail, so that thousands with a backlog do not make it wait for a round.
+        """
         entry = self._hops.get(hop) or self._remember(hop)
         if entry is None:
             return
+        if is_fresh:
+            entry.destination.is_fresh = True
         if lane in entry.asking:
             entry.again.add(lane)
             return
@@ -152,12 +160,11 @@ class Scheduler:
     def next(self, now: Now, most: int | None = None) -> list[Claim]:
         """Return what to claim now, ``most`` claims; they count as started."""
         claims: list[Claim] = []
-        turns = self._turns
         claims_max = self._settings.claims_max
         if most is not None:
             claims_max = min(claims_max, most)
-        while turns and len(claims) < claims_max:
-            destination = turns.popleft()
+        while self.has_turns and len(claims) < claims_max:
+            destination = self._next_turns().popleft()
             destination.queued = False
             claim = self._turn(destination, now)
             if claim is not None:
@@ -258,7 +265,7 @@ class Scheduler:
         There is no timer for rests: the spool does not find mail for resting hops due
         until the rest ends, and its own next due time brings it back.
         """
-        return now.mono_us if self._turns else None
+        return now.mono_us if self.has_turns else None
 
     # -- turns ---------------------------------------------------------------
 
@@ -342,9 +349,21 @@ class Scheduler:
         self._queue(destination)
 
     def _queue(self, destination: Destination) -> None:
-        if not destination.queued and destination.is_wanted:
+        if destination.queued:
+            return
+        if destination.is_wanted:
             destination.queued = True
-            self._turns.append(destination)
+            turns = self._fresh_turns if destination.is_fresh else self._turns
+            turns.append(destination)
+        elif not any(destination.asking):
+            destination.is_fresh = False
+
+    def _next_turns(self) -> deque[Destination]:
+        """Return whose turn it is; by turns, while there are both."""
+        self._is_fresh_next = not self._is_fresh_next
+        if self._is_fresh_next:
+            return self._turns or self._fresh_turns
+        return self._fresh_turns or self._turns
 
     def _unstall(self) -> None:
         # Only as many as there is room for: thousands may be stalled.

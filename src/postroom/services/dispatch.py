@@ -38,7 +38,7 @@ from postroom.spool.spool import (
     SpoolError,
 )
 
-HOPS_PER_SCAN_MAX = 10_000
+HOPS_PER_SCAN_MAX = 2_000
 _SCAN_PAUSE_US_MIN = SECOND_US
 _SCAN_SHARE = 10
 """At most one part in so many of the time is spent on searching."""
@@ -115,8 +115,8 @@ class Dispatcher:
             self._spawn(lease)
 
     def due(self, hop: str, lane: int) -> None:
-        """Hint: something is due there."""
-        self._parts.scheduler.due(hop, lane, self._parts.shop.clock())
+        """Hint: something that came just now is due there."""
+        self._parts.scheduler.due(hop, lane, self._parts.shop.clock(), is_fresh=True)
         self._pump()
 
     def look_again(self) -> None:

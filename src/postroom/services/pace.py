@@ -2,10 +2,11 @@
 
 A backlog could keep the loop busy without end: then a client waits for a reply as long
 as hundreds of deliveries take their turns. Two rules prevent that. Nothing is claimed
-while a turn of the loop takes long. And while new mail is being received, old mail
-(most of what was claimed lately is older than a minute) is claimed in small steps: it
-has waited and can wait, the client holds a connection open. What came just now and is
-only passing through the queue is not slowed down. Nothing stops the steps altogether.
+while a turn of the loop takes long. And while new mail is being received and a fourth
+of the claims bring mail of over five seconds, claims are made in small steps: that
+mail has waited and can wait, the client holds a connection open. Mail that is only
+passing through the queue is not slowed down. Nothing stops the steps altogether; every
+other one belongs to mail that came just now (``Scheduler.due``).
 """
 
 import asyncio
@@ -16,14 +17,14 @@ from postroom.spool.spool import Lease
 
 TURN_S_MAX = 0.01
 """While a turn of the loop takes longer, nothing is claimed but in small steps."""
-STEP_CLAIMS = 4
-STEP_S = 0.02
+STEP_CLAIMS = 2
+STEP_S = 0.04
 """A small step is so many claims in so much time."""
 RECEIVING_S = 0.1
 """So long after a message was on its way more are expected."""
-_OLD_US = 60 * SECOND_US
+_OLD_US = 5 * SECOND_US
 _WEIGHT = 0.02
-_OLD_SHARE = 0.5
+_OLD_SHARE = 0.25
 
 
 class Pace:
@@ -64,9 +65,9 @@ class Pace:
         return STEP_CLAIMS
 
     def brought(self, leases: Sequence[Lease], utc_us: int) -> None:
-        """Take note of what a claim brought: how much of it is old."""
-        for lease in leases:
-            is_old = utc_us - lease.envelope.arrival_us > _OLD_US
+        """Take note of what a claim brought: whether it is old."""
+        if leases:
+            is_old = utc_us - leases[0].envelope.arrival_us > _OLD_US
             self._old_share += _WEIGHT * (is_old - self._old_share)
 
     def _measure(self, now_s: float) -> None:

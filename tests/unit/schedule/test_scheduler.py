@@ -511,3 +511,21 @@ def test_a_large_list_does_not_starve_a_small_sender() -> None:
     world.run(60 * SECOND_US)
     assert world.sent["a.test", 1][-1] < 2 * SECOND_US
     assert len(world.sent["a.test", 0]) == 1_000
+
+
+def test_what_came_just_now_does_not_wait_for_a_round_of_all() -> None:
+    one = scheduler()
+    for n in range(500):
+        one.due(f"backlog{n}.test", 0, NOW)
+    one.due("fresh.test", 0, NOW, is_fresh=True)
+    claims = {claim.hop: claim for claim in one.next(NOW, 4)}
+    assert "fresh.test" in claims
+    assert len(claims) == 4, "the others have their turns, too"
+    count = claims["fresh.test"].count
+    one.claimed("fresh.test", 0, count, count, NOW)  # there is more
+    for _ in range(count):
+        one.done("fresh.test", 0, (), NOW)
+    assert "fresh.test" in [claim.hop for claim in one.next(NOW, 2)]
+    one.claimed("fresh.test", 0, 1, 0, NOW)  # that was all
+    one.due("fresh.test", 0, NOW)
+    assert "fresh.test" not in [claim.hop for claim in one.next(NOW, 50)]
