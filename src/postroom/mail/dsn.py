@@ -20,6 +20,7 @@ from postroom.mail.headers import find
 from postroom.mail.ids import QueueId
 from postroom.mail.message import MemoryBody, Message
 from postroom.mail.reported import (
+    LAST_FIELD,
     RETURNED_OCTETS_MAX,
     Posting,
     RecipientResult,
@@ -129,6 +130,8 @@ def _header(
     if original:  # RFC 3834 §3.1.5
         message_id = original[0].decode("ascii")
         lines[5:5] = [f"In-Reply-To: {message_id}", f"References: {message_id}"]
+    if posting.is_last:
+        lines.append(f"{LAST_FIELD}: about a report")
     return ("\r\n".join(lines) + "\r\n").encode("utf-8", "replace")
 
 

@@ -18,6 +18,9 @@ from postroom.mail.trace import date_text
 
 RETURNED_OCTETS_MAX = 50 * 1024
 """Messages above this are returned by their header only."""
+LAST_FIELD = "X-Postroom-Report"
+"""The field of a report about a report: nobody is told if that fails, wherever it has
+been meanwhile."""
 RECIPIENTS_MAX = 200
 """Recipients described in one report; of more, the number is given."""
 _TEXT_CHARS_MAX = 1_000
@@ -75,13 +78,15 @@ class Posting(msgspec.Struct, frozen=True):
 
     ``report_id`` is the queue id it will have, ``to`` whom it goes to: the sender of
     the message, or who is told in its place. ``retry_until_us`` says of delays until
-    when delivery is tried (UTC); ``note`` is a paragraph more for the reader.
+    when delivery is tried (UTC); ``note`` is a paragraph more for the reader;
+    ``is_last`` marks it with ``LAST_FIELD``.
     """
 
     report_id: QueueId
     to: Address
     retry_until_us: int = 0
     note: str = ""
+    is_last: bool = False
 
 
 def original_recipient(recipient: Recipient) -> tuple[str, str] | None:

@@ -4,7 +4,8 @@ The sender is told, of what it wanted to hear (RFC 3461 §4.1). If the message w
 report itself (null sender), a failure is told to the address for double bounces, and
 all else to nobody. Such a double bounce carries a mark, and so does whatever comes of
 it (aliases, lists, reports about it): if that fails with a null sender nobody is told.
-The log has it, and the circle ends.
+The log has it, and the circle ends. The mark is in its header, too, for it may leave us
+and come back: two postmasters whose aliases lead to each other would never rest.
 
 No more reports leave for one address or domain than ``Ration`` allows.
 """
@@ -24,6 +25,7 @@ from postroom.mail.message import Message
 from postroom.mail.now import Now
 from postroom.mail.outcome import Outcome
 from postroom.mail.reported import (
+    LAST_FIELD,
     Posting,
     RecipientResult,
     ReportedMessage,
@@ -124,7 +126,8 @@ class Reporter:
             return sender
         if kind is not ReportKind.FAILED:
             return None  # RFC 3461 §5.2: never to the null sender
-        last = self._double_bounce(envelope.origin)
+        is_marked = find(lease.message.header, LAST_FIELD) is not None
+        last = None if is_marked else self._double_bounce(envelope.origin)
         if last is None:
             reason = "the message was a report itself"
             self._drop(lease, kind, reason, now)
@@ -198,7 +201,8 @@ class Reporter:
         header = edited_header(lease.message)
         body = await self._body(about.kind, lease, header)
         message = ReportedMessage(lease.queue_id, envelope, header, body)
-        posting = Posting(report_id, about.to, until_us, about.note)
+        is_last = _origin(envelope) == LAST
+        posting = Posting(report_id, about.to, until_us, about.note, is_last)
         return dsn.make_report(about.kind, message, results, host, posting)
 
     async def _body(

@@ -218,6 +218,24 @@ async def test_double_bounces(
             assert "has no sender who could be told" in " ".join(words.split())
 
 
+async def test_a_double_bounce_that_went_round_ends_here() -> None:
+    """Two postmasters whose aliases lead to each other must not keep us busy."""
+    async with bench() as b:
+        (bounce,) = await judge(b, lease(b, "", sender="", origin=REPORT), NEVER)
+        header = b"Received: from far.test\r\n" + bounce.message.header
+        back = lease(b, "", sender="", origin=FOREIGN, header=header)
+        assert await judge(b, back, NEVER) == []
+        assert len(b.told(ReportDropped)) == 1
+
+
+async def test_the_mark_of_a_double_bounce_silences_no_sender() -> None:
+    async with bench() as b:
+        header = b"X-Postroom-Report: about a report\r\n"
+        assert await judge(b, lease(b, "", header=header), NEVER)
+        (first,) = await judge(b, lease(b, ""), NEVER)
+        assert b"X-Postroom-Report" not in first.message.header
+
+
 # -- the ration --------------------------------------------------------------------
 
 NOW = Now(1_795_361_711_000_000, 5_000_000_000)
