@@ -214,7 +214,9 @@ def test_a_disk_that_fills_up(world: World) -> None:
     spool = host.directory / "spool"
     spool.mkdir()
     if not mount_small_disk(spool):
-        pytest.skip("NOT TESTED with whole hosts, which needs root: see test_disk_full.py")
+        pytest.skip(
+            "NOT TESTED with whole hosts, which needs root: see test_disk_full.py"
+        )
     ledger = Ledger()
     try:
         host.give_away()
