@@ -19,9 +19,9 @@ from postroom.net.listener import Listener, listen
 from postroom.observe.events import AnyEvent
 from postroom.services.letter import Desk
 from postroom.services.pickup import PickupService
+from postroom.services.queue_run import QueueSelection
 from postroom.services.reception import Conversation
 from postroom.services.settings import SubmissionSettings
-from postroom.services.queue_run import QueueSelection
 from postroom.services.submitter import (
     Answer,
     Errands,
