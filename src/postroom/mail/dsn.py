@@ -4,7 +4,8 @@ A report is a ``multipart/report`` of three parts (RFC 3464, RFC 6522): words fo
 person (``dsn_words``), fields for a program (``dsn_fields``), and the message, or its
 header, that it is about. All text that came from peers and clients is made harmless on
 its way in: no octet of it can end a line, a field or a part. The size is bounded by
-``returned_octets_max`` and ``recipients_max``, not by what is reported on.
+``returned_octets_max``, ``recipients_max`` and ``TOLD_CHARS_MAX``, not by what is
+reported on.
 """
 
 import re
@@ -28,6 +29,7 @@ from postroom.mail.reported import (
     Reporter,
     ReportKind,
     clean,
+    shortened,
 )
 
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,200}>")
@@ -72,7 +74,7 @@ def make_report(
     """
     assert not posting.to.is_null
     assert results
-    shown = results[: reporter.recipients_max]
+    shown = shortened(results[: reporter.recipients_max])
     retry_until_us = posting.retry_until_us
     returned_type, returned = _returned(kind, about, reporter)
     is_whole = returned_type == "message/rfc822"

@@ -6,6 +6,7 @@ field or a part. Pure.
 """
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -21,9 +22,12 @@ RETURNED_OCTETS_MAX = 50 * 1024
 LAST_FIELD = "X-Postroom-Report"
 """The field of a report about a report: nobody is told if that fails, wherever it has
 been meanwhile."""
+TOLD_CHARS_MAX = 100_000
+"""Room for what other hosts said in one report; see ``shortened``."""
 RECIPIENTS_MAX = 200
 """Recipients described in one report; of more, the number is given."""
 _TEXT_CHARS_MAX = 1_000
+_TOLD_CHARS_LEAST = 120
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NAME = re.compile(r"[^A-Za-z0-9._:\-\[\]]")
 
@@ -110,6 +114,42 @@ def said_of(outcome: Outcome) -> tuple[str, ...]:
     if outcome.code and not text.startswith(str(outcome.code)):
         text = f"{outcome.code} {clean(outcome.status)} {text}".rstrip()
     return (text,) if text else ()
+
+
+def shortened(results: Sequence[RecipientResult]) -> list[RecipientResult]:
+    """Share the room that there is for what other hosts said.
+
+    A host that has much to say of each of a thousand recipients must not make a report
+    as large as it likes. Each gets an equal part, but some words at least.
+    """
+    part = max(TOLD_CHARS_MAX // max(len(results), 1), _TOLD_CHARS_LEAST)
+    return [_shortened(result, part) for result in results]
+
+
+def _shortened(result: RecipientResult, chars_max: int) -> RecipientResult:
+    outcome = result.outcome
+    said = () if isinstance(outcome, Delivered) else outcome.said
+    if len(outcome.text) + sum(map(len, said)) <= chars_max:
+        return result
+    changes: dict[str, object] = {"text": _cut(outcome.text, chars_max)}
+    if said:
+        changes["said"] = _cut_lines(said, chars_max)
+    outcome = msgspec.structs.replace(outcome, **changes)
+    return msgspec.structs.replace(result, outcome=outcome)
+
+
+def _cut_lines(lines: Sequence[str], chars_max: int) -> tuple[str, ...]:
+    kept: list[str] = []
+    for line in lines:
+        kept.append(_cut(line, chars_max))
+        chars_max -= len(line)
+        if chars_max <= 0:
+            break
+    return tuple(kept)
+
+
+def _cut(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else f"{text[:chars_max]}..."
 
 
 def clean(text: str) -> str:

@@ -295,3 +295,28 @@ def test_the_strict_reader_is_strict(old: bytes, new: bytes, problem: str) -> No
     bad = GOOD.replace(old, new) if old != b"--\r\n" else GOOD[:-4] + new
     with pytest.raises(ReportError, match=problem):
         read_report(bad)
+
+
+def test_a_host_that_raves_makes_no_large_report() -> None:
+    """It was 24 KiB for each of a thousand recipients."""
+    raving = Failed(
+        "5.1.1", "\xe9" * 500, PEER, 550, "RCPT", ("550-5.1.1 " + "\xe9" * 500,) * 20
+    )
+    count = 1_000
+    results = [
+        RecipientResult(Recipient(Address(f"joe{i}", "w.test")), raving, T0)
+        for i in range(count)
+    ]
+    about = ReportedMessage(QUEUE_ID, Envelope(BETTY), b"Subject: x\r\n")
+    host = Reporter("gonzo.test", T0, recipients_max=count)
+    kind, posting = ReportKind.FAILED, Posting(REPORT_ID, BETTY)
+    report = make_report(kind, about, results, host, posting)
+    assert report.message.size < 3_000_000
+    body = report.message.body
+    assert isinstance(body, MemoryBody)
+    read = read_report(report.message.header + b"\r\n" + body.data)
+    assert len(read.recipients) == count
+    # One recipient has room for all that was said of it.
+    one = make_report(kind, about, results[:1], host, posting)
+    assert isinstance(one.message.body, MemoryBody)
+    assert one.message.body.data.count(b"    <<< 550-5.1.1") == 20
