@@ -13,6 +13,11 @@ from postroom.mail.reply import Reply
 from postroom.smtp.dialogue import Verb
 from postroom.smtp.extensions import Extensions
 
+KEPT_LINES_MAX = 20
+"""Lines that are kept of a reply about one recipient."""
+KEPT_CHARS_MAX = 512
+"""Characters that are kept of each; RFC 5321 §4.5.3.1.5 allows no more."""
+
 
 class Wish(NamedTuple):
     """What one recipient's RCPT asks of reports (RFC 3461 §4.1, §4.2); empty: nothing.
@@ -112,11 +117,11 @@ class Progress:
             assert not self.mail_refused, "the table has no such row"
             self.accepted.append(index)
         else:
-            self._decide(index, reply, Verb.RCPT)
+            self._decide(index, _bounded(reply), Verb.RCPT)
 
     def content(self, index: int, reply: Reply) -> None:
         """Take the LMTP reply for one recipient."""
-        self._decide(index, reply, Verb.CONTENT)
+        self._decide(index, _bounded(reply), Verb.CONTENT)
 
     def decide_rest(self, reply: Reply, verb: Verb) -> None:
         """Let this reply decide about every recipient that is still open."""
@@ -131,6 +136,15 @@ class Progress:
         if self._results[index] is None:
             self._results[index] = reply
             self._verbs[index] = verb
+
+
+def _bounded(reply: Reply) -> Reply:
+    """Cut a reply that one recipient got: a thousand have one each, in memory."""
+    lines = reply.lines
+    if len(lines) == 1 and len(lines[0]) <= KEPT_CHARS_MAX:
+        return reply
+    kept = tuple([line[:KEPT_CHARS_MAX] for line in lines[:KEPT_LINES_MAX]])
+    return Reply(reply.code, reply.status, kept)
 
 
 def _unsayable(address: Address) -> Reply | None:

@@ -9,7 +9,11 @@ from postroom.smtp.client import (
     LostConnection,
     ProtocolError,
 )
-from postroom.smtp.transaction import TransactionDone
+from postroom.smtp.transaction import (
+    KEPT_CHARS_MAX,
+    KEPT_LINES_MAX,
+    TransactionDone,
+)
 from postroom.testing.ready_client import (
     events,
     ready,
@@ -189,6 +193,24 @@ def test_a_refused_sender_spares_the_rest_of_a_long_list() -> None:
     client.receive(b"503 no\r\n" * (PIPELINE_MAX - 1))
     assert told(client) == [[550] * 1000]
     assert client.data_to_send().startswith(b"MAIL ")
+
+
+def test_what_is_said_of_each_of_many_is_bounded() -> None:
+    """A thousand recipients with 100 KiB each were 100 MB in memory."""
+    client = ready()
+    client.submit(to("x", "y"))
+    long = b"".join(b"550-5.1.1 %d %b\r\n" % (i, b"z" * 1_000) for i in range(99))
+    client.receive(b"250 a\r\n" + long + b"550 5.1.1 end\r\n550 5.1.1 short\r\n")
+    client.receive(b"503 no\r\n")
+    (done,) = [e for e in events(client) if isinstance(e, TransactionDone)]
+    first, second = done.results
+    assert first is not None
+    assert (first.code, first.status) == (550, "5.1.1")
+    assert len(first.lines) == KEPT_LINES_MAX
+    assert {len(line) for line in first.lines} == {KEPT_CHARS_MAX}
+    assert first.lines[0].startswith("0 zz")
+    assert second is not None
+    assert second.lines == ("short",)
 
 
 def test_an_idle_server_says_421() -> None:
