@@ -115,3 +115,10 @@ def test_citations_are_real(path: Path) -> None:
             continue
         for section in re.findall(r"§([\w.]+)", cited):
             assert section.rstrip(".") in known, f"RFC {match[1]} has no §{section}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    # pytest imports them by their names alone, and finds the second one only in a
+    # run of everything.
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in names if names.count(name) > 1] == []
