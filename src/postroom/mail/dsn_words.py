@@ -26,15 +26,15 @@ _SUBJECT_CHARS_MAX = 200
 
 SUBJECTS = {
     ReportKind.FAILED: "Undelivered mail returned to sender",
-    ReportKind.DELAYED: "Your mail is delayed, delivery goes on being tried",
+    ReportKind.DELAYED: "Your mail is delayed; we will keep trying to deliver it",
     ReportKind.DELIVERED: "Your mail was delivered",
     ReportKind.RELAYED: "Your mail was passed on to another system",
-    ReportKind.EXPANDED: "Your mail was passed on to the members of a list",
+    ReportKind.EXPANDED: "Your mail was passed on to several recipients",
 }
 
 _BEGINNINGS = {
     ReportKind.FAILED: "Your message could not be delivered to {whom}. It will not be "
-    "tried again. What happened, and what you can do, is said below.",
+    "tried again. What happened and what you can do is explained below.",
     ReportKind.DELAYED: "This is a warning only: YOU NEED NOT SEND YOUR MESSAGE AGAIN. "
     "It could not be delivered to {whom} yet.",
     ReportKind.DELIVERED: "Your message was delivered to {whom}. That does not mean "
@@ -58,7 +58,7 @@ _BY_RULES = "The recipient's mail system refuses the message by its rules."
 _ASK_POSTMASTER = (
     "If the rules seem wrong to you, ask the postmaster there, and enclose this report."
 )
-_PROVE = "Your own mail system must be set right: give this report to its postmaster."
+_PROVE = "This must be put right at your end: give this report to your postmaster."
 _UNREACHABLE = "The recipient's mail system could not be reached."
 _LATER = (
     "Send the message again later, or tell the recipient's postmaster by other means."
@@ -101,7 +101,7 @@ _WORDS = {
     ),
     "2.3": _TOO_LARGE,
     "2.4": Words(
-        "The address stands for a list, and the list has a fault.",
+        "The address is that of a mailing list, and something is wrong with the list.",
         "Tell the owner of the list, or the postmaster there.",
     ),
     "2.": Words(
@@ -119,10 +119,10 @@ _WORDS = {
         "The name servers of the recipient's domain did not answer.", _LATER
     ),
     "4.6": Words(
-        "The mail goes round in circles: it came back to where it had been.",
+        "The mail goes round in circles: it came back to where it had been before.",
         "An alias or a forwarding is wrong. Tell the recipient or your postmaster.",
     ),
-    "4.7": Words("The time allowed was over before it could be delivered.", _LATER),
+    "4.7": Words("It could not be delivered within the time allowed.", _LATER),
     "4.": Words(_UNREACHABLE, _LATER),
     "5.3": Words(
         "There were too many recipients.", "Send the message in smaller groups."
@@ -192,7 +192,9 @@ def human_part(
     stand = "stands" if is_one else "stand"
     beginning = _BEGINNINGS[kind].format(whom=whom, stand=stand)
     if kind is ReportKind.DELAYED and telling.retry_until_us:
-        beginning += f" It will be tried until {reporter.date(telling.retry_until_us)}."
+        beginning += (
+            f" We will keep trying until {reporter.date(telling.retry_until_us)}."
+        )
     blocks = [f"This is the mail system at {reporter.hostname}."]
     if telling.note:
         blocks.append(_wrapped(telling.note))
@@ -212,8 +214,8 @@ def _message_words(about: ReportedMessage, reporter: Reporter) -> str:
     if subject and "=?" not in subject:  # encoded words are nothing for people
         lines.append(f"Subject: {clean(subject[:_SUBJECT_CHARS_MAX])}")
     if about.envelope.arrival_us:
-        lines.append(f"Came in: {reporter.date(about.envelope.arrival_us)}")
-    lines.append(f"Known as: {about.queue_id}")
+        lines.append(f"Received: {reporter.date(about.envelope.arrival_us)}")
+    lines.append(f"Queue id: {about.queue_id}")
     return _indented("About this message:", lines)
 
 
@@ -229,7 +231,7 @@ def _recipient_words(
     if not isinstance(outcome, Delivered):
         happened = words_for(outcome.status).happened
         if kind is ReportKind.FAILED and isinstance(outcome, Deferred):
-            happened = f"It was tried until the time allowed was over. {happened}"
+            happened = f"We kept trying until the time allowed was over. {happened}"
         paragraphs.append(_wrapped(happened, 4))
     if dialogue := _dialogue(about, result):
         paragraphs.append("\n".join(dialogue))

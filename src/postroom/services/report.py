@@ -56,7 +56,7 @@ _CONDITIONS = {
 }
 _FOR_POSTMASTER = (
     "You get this report because the message it is about has no sender who could be "
-    'told ("your message" below is that message).'
+    'told. "Your message" below means that message.'
 )
 
 
@@ -129,7 +129,7 @@ class Reporter:
         is_marked = find(lease.message.header, LAST_FIELD) is not None
         last = None if is_marked else self._double_bounce(envelope.origin)
         if last is None:
-            reason = "the message was a report itself"
+            reason = "there is no sender to tell"
             self._drop(lease, kind, reason, now)
         return last
 

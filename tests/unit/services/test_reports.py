@@ -211,7 +211,7 @@ async def test_double_bounces(
         assert [str(each.recipients[0].address) for each in new] == ([to] if to else [])
         if to is None:
             (dropped,) = b.told(ReportDropped)
-            assert dropped.reason == "failed: the message was a report itself"
+            assert dropped.reason == "failed: there is no sender to tell"
         else:
             assert new[0].envelope.origin == LAST
             words = (await read(new[0])).words
