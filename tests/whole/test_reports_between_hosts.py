@@ -30,7 +30,8 @@ def near(world: World) -> Iterator[Host]:
     world.name("near.test", 7)
     retry = {**QUICK["schedule.retry"], "warn_after": "1ms"}
     settings = {**QUICK, "schedule.retry": retry}
-    with world.host("near.test", 7, settings) as host:
+    aliases = "postmaster: betty\nback: round@far.test\n"
+    with world.host("near.test", 7, settings, aliases=aliases) as host:
         yield host
 
 
@@ -259,10 +260,6 @@ def test_sendmail_refuses_nonsense(near: Host, wrong: tuple[str, str]) -> None:
 
 def test_mail_that_comes_back_is_stopped(world: World, near: Host, far: Host) -> None:
     """One host sends it on to the other and back: once round, then a report."""
-    aliases = "postmaster: betty\nback: round@far.test\n"
-    (near.directory / "aliases").write_text(aliases)
-    near.give_away()
-    assert near.run("newaliases").returncode == 0
     send(world, 7, "circle", ["round@far.test"])
     (address,) = actions(near, "circle", 1)
     assert address == "round@far.test"
