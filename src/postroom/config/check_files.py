@@ -81,6 +81,7 @@ def directory_findings(config: Config) -> Findings:
             "only root can tell: run the check as root"
         )
         return
+    yield from _log_findings(config)
     for name, path in _directories(config):
         existing = Path(path)
         while not existing.exists() and existing != existing.parent:
@@ -99,15 +100,27 @@ def directory_findings(config: Config) -> Findings:
 
 
 def _directories(config: Config) -> list[tuple[str, str]]:
-    found = [
+    return [
         ("spool.directory", config.spool.directory),
         ("run_directory", config.run_directory),
         ("drop_directory", config.drop_directory),
         ("mailbox.path", config.mailbox.directory),
     ]
-    if config.log.to not in NO_PATHS:
-        found.append(("log.to", str(Path(config.log.to).parent)))
-    return found
+
+
+def _log_findings(config: Config) -> Findings:
+    """The log's directory is not made; root makes the file, for the workers."""
+    if config.log.to in NO_PATHS:
+        return
+    directory = Path(config.log.to).parent
+    who = _worker(config)
+    if not directory.is_dir():
+        yield problem(f"log.to: {directory} is no directory: make it")
+    elif who is None and not os.access(directory, os.W_OK | os.X_OK):
+        yield problem(f"log.to: {directory} is not writable by {_own_name()}")
+    elif who is not None and not _allows(directory.stat(), who, 1):
+        user = config.process.user
+        yield problem(f"log.to: {directory} cannot be entered by {user}: chmod +x it")
 
 
 _Who = tuple[int, frozenset[int]]

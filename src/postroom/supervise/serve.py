@@ -100,7 +100,7 @@ class _Start(NamedTuple):
         sockets = asyncio.run(bind_all(plan, passed, workers.is_held))
         try:
             give_up_capabilities()
-            log.tell(f"starting: {plan.workers} workers, {_where(sockets)}")
+            log.tell(f"starting: {_how_many(plan.workers)}, {_where(sockets)}")
             for hint in _hints(sockets, plan.workers):
                 log.tell(hint)
             means = Means(sockets, command, self.run_as, log, self.notifier)
@@ -130,6 +130,16 @@ def _take_locks(plan: Plan, held: ExitStack) -> None:
     held.callback(take_lock(plan.spool_directory).release)
     if not os.path.samefile(plan.spool_directory, plan.run_directory):
         held.callback(take_lock(plan.run_directory, "run directory").release)
+
+
+def _how_many(workers: int) -> str:
+    match workers:
+        case 0:
+            return "all in one process"
+        case 1:
+            return "1 worker"
+        case _:
+            return f"{workers} workers"
 
 
 def _where(sockets: list[Bound]) -> str:

@@ -262,6 +262,25 @@ def test_rights_by_mode(tmp_path: Path) -> None:
     assert allowed(0o774, 11, 21, 4)
 
 
+def test_the_log_of_a_server_that_root_starts(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    worker = (os.getuid() + 4711, frozenset({os.getgid() + 4711}))
+    monkeypatch.setattr(check_files, "_worker", lambda config: worker)
+    directory = site.path / "log"
+
+    def found() -> list[str]:
+        return [one for one in site.check().problems if one.startswith("log.to")]
+
+    site.set("log", 'to = "log/mail.log"')
+    assert found() == [f"log.to: {directory} is no directory: make it"]
+    directory.mkdir(mode=0o755)  # root's own: it makes the file there
+    assert found() == []
+    directory.chmod(0o700)
+    assert "cannot be entered" in found()[0]
+
+
 def test_directories_without_leave_to_write(
     site: SiteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
