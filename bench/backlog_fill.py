@@ -104,10 +104,9 @@ def fill(folder: Path, plan: Plan, progress: Callable[[int], None]) -> None:
 
 
 def octets_of(folder: Path) -> int:
-    """Return the disk space a spool takes."""
-    return sum(
-        path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file()
-    )
+    """Return the disk space the queue takes; what has left stays in the history."""
+    shards = [path for shard in folder.glob("shard-*") for path in shard.rglob("*")]
+    return sum(path.stat().st_blocks * 512 for path in shards if path.is_file())
 
 
 def _relaxed(path: Path, shard: int) -> Database:

@@ -2,6 +2,7 @@
 
 import re
 
+from postroom.testing.caller import Caller
 from postroom.testing.host import Host
 from postroom.testing.ledger import entries_of, mail_of, reasons_of
 from postroom.testing.world import World, until
@@ -112,6 +113,15 @@ def test_newaliases(world: World, gonzo: Host) -> None:
     done = gonzo.run("newaliases")
     assert done.returncode == 0
     assert done.stdout.decode().startswith(f"{path}: 1 aliases, longest 5 bytes")
+    # Which worker serves a client is chance: all of them know the aliases by then.
+    path.write_text(path.read_text() + "pal: joe\n")
+    gonzo.give_away()
+    assert gonzo.run("newaliases").returncode == 0
+    for _ in range(16):
+        with Caller(world.ip(1), world.smtp_port) as caller:
+            caller.hello()
+            caller.ask("MAIL FROM:<betty@gonzo.test>")
+            assert caller.ask("RCPT TO:<pal@gonzo.test>").code == 250
 
 
 def test_smtp_on_standard_input(world: World, gonzo: Host) -> None:

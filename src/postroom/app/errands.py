@@ -7,6 +7,7 @@ from typing import overload
 
 import msgspec
 
+from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
 from postroom.admin.control import Caller, ControlError, Handler
 from postroom.admin.listing import MailqForm, mailq_lines
 from postroom.admin.queue import Hands, queue_handlers
@@ -100,6 +101,7 @@ class Office:
         )
         return {
             **queue_handlers(shards, hands),
+            "aliases.reload": self._reload_aliases,
             "explain": self._explain,
             "history.find": self._find,
             "status": self._status,
@@ -124,7 +126,7 @@ class Office:
                 yield line
 
     async def newaliases(self) -> Answer:
-        """Read the aliases anew; every worker sees a changed file within seconds."""
+        """Read the aliases anew, here and in all other workers."""
         aliases = self._built().aliases
         if aliases is None:
             return Answer(("no aliases file is configured (setting route.aliases)",))
@@ -132,7 +134,34 @@ class Office:
         lines = [problem.to_text() for problem in problems]
         if any(problem.refused for problem in problems):
             return Answer((*lines, "the old aliases stay in force"), EX_DATAERR)
-        return Answer((*lines, aliases.stats_line()))
+        left_out = await self._reload_elsewhere()
+        lines += [f"{why}: it takes the file a little later" for why in left_out]
+        lines.append(aliases.stats_line())
+        return Answer(tuple(lines), EX_TEMPFAIL if left_out else EX_OK)
+
+    async def _reload_elsewhere(self) -> list[str]:
+        """Have the other workers read the aliases; returns who could not and why."""
+        others = find_workers(self._run_directory)
+        others.pop(self._worker, None)
+        asked = [ask(path, "aliases.reload", {}, bool) for path in others.values()]
+        left_out = []
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            match answer:
+                case WorkerGone():
+                    pass  # the next one reads them when it starts
+                case RequestRefused():
+                    left_out.append(str(answer))
+                case BaseException():
+                    raise answer
+        return left_out
+
+    async def _reload_aliases(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[bool]:
+        """Read the aliases anew; whether they were taken."""
+        aliases = self._built().aliases
+        problems = await asyncio.to_thread(aliases.reload) if aliases else []
+        yield not any(problem.refused for problem in problems)
 
     async def run_queue(self, selection: QueueSelection, user: str) -> Answer:
         """Have waiting messages of all workers tried now, quarantined or let go."""

@@ -18,9 +18,9 @@ from postroom.spool.spool import Lease
 TURN_S_MAX = 0.01
 """While a turn of the loop takes longer, nothing is claimed but in small steps."""
 STEP_CLAIMS = 2
-STEP_S = 0.04
+STEP_S = 0.08
 """A small step is so many claims in so much time."""
-RECEIVING_S = 0.1
+RECEIVING_S = 0.2
 """So long after a message was on its way more are expected."""
 _OLD_US = 5 * SECOND_US
 _WEIGHT = 0.02

@@ -9,7 +9,6 @@ with an owner) it is the time of its expansion.
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
-from typing import Any
 
 import apsw
 import msgspec
@@ -25,6 +24,27 @@ NAMES_MAX = 20_000
 """How many destinations and sender domains are told apart; the rest is ``OTHERS``."""
 OTHERS = "(others)"
 _NEVER = 1 << 62
+
+# Each asked for in one packed row: every row is a step of SQLite, and in a busy worker
+# a fight for the interpreter lock.
+_OF_AGE = """
+SELECT CAST(json_group_array(json_array(hop, waiting)) AS BLOB) FROM (
+    SELECT hop, count(*) AS waiting FROM recipients NOT INDEXED
+    WHERE message <= ? AND message > ? GROUP BY hop)
+"""
+_STOPPED = """
+SELECT CAST(json_group_array(json_array(hop, waiting)) AS BLOB) FROM (
+    SELECT hop, count(*) AS waiting FROM recipients NOT INDEXED
+    WHERE state > 1 GROUP BY hop)
+"""
+_SENDERS = """
+SELECT CAST(json_group_array(json_array(ending, sent, octets)) AS BLOB) FROM (
+    SELECT substr(sender, instr(sender, '@')) AS ending, count(*) AS sent,
+        sum(size) AS octets
+    FROM messages GROUP BY ending)
+"""
+_COUNTED = msgspec.json.Decoder(list[tuple[str, int]])
+_SENT = msgspec.json.Decoder(list[tuple[str, int, int]])
 
 
 class HopShape(msgspec.Struct, frozen=True):
@@ -107,29 +127,18 @@ def _hops(connection: apsw.Connection, now_us: int) -> list[HopShape]:
     # queue id, and so with the time. It is faster than any index or one large GROUP BY.
     edges = [_NEVER, *(number_of_time(now_us - age) for age in AGES_US), -1]
     counted: dict[str, list[int]] = {}
-    sql = (
-        "SELECT hop, count(*) FROM recipients NOT INDEXED"
-        " WHERE message <= ? AND message > ? GROUP BY hop"
-    )
-    for age, (upper, lower) in enumerate(pairwise(edges)):
-        for hop, count in connection.execute(sql, (upper, lower)):
+    for age, bounds in enumerate(pairwise(edges)):
+        for hop, count in _COUNTED.decode(connection.execute(_OF_AGE, bounds).get):
             counted.setdefault(hop, [0] * len(edges[1:]))[age] = count
-    sql = (
-        "SELECT hop, count(*) FROM recipients NOT INDEXED WHERE state > 1 GROUP BY hop"
-    )
-    stopped: dict[Any, Any] = {hop: n for hop, n in connection.execute(sql)}
+    stopped = dict(_COUNTED.decode(connection.execute(_STOPPED).get))
     return [HopShape(h, tuple(n), stopped.get(h, 0)) for h, n in counted.items()]
 
 
 def _senders(connection: apsw.Connection) -> list[SenderShape]:
     # What stands behind the first "@" is quickly had, and nearly always the domain;
     # the few endings are made into domains here, not a million rows in SQL.
-    sql = (
-        "SELECT substr(sender, instr(sender, '@')) AS ending, count(*), sum(size)"
-        " FROM messages GROUP BY ending"
-    )
     found: dict[str, SenderShape] = {}
-    for ending, messages, octets in connection.execute(sql):
+    for ending, messages, octets in _SENT.decode(connection.execute(_SENDERS).get):
         domain = ending.rpartition("@")[2].lower() if "@" in ending else ""
         shape = SenderShape(domain, messages, octets)
         found[domain] = found[domain] + shape if domain in found else shape
