@@ -6,7 +6,7 @@ again, 77 no permission, 78 configuration.
 
 import asyncio
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -19,7 +19,9 @@ from postroom.cli.trace import trace
 from postroom.cli.user import user
 from postroom.config.settings import Config
 from postroom.mail.address import Address, AddressError
-from postroom.services.submitter import Answer
+
+if TYPE_CHECKING:  # it brings half the server, and only ``explain`` needs it
+    from postroom.services.submitter import Answer
 
 EX_USAGE = 64
 EX_CONFIG = 78
@@ -95,7 +97,9 @@ def explain(path: str, address: str) -> None:
     sys.exit(answer.exit_code)
 
 
-async def _explain(config: Config, address: Address) -> Answer:
+async def _explain(config: Config, address: Address) -> "Answer":
+    from postroom.services.submitter import Answer
+
     """Ask the first worker that answers; with the server down, find out here."""
     for path in find_workers(config.run_directory).values():
         try:

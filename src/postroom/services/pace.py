@@ -2,11 +2,12 @@
 
 A backlog could keep the loop busy without end: then a client waits for a reply as long
 as hundreds of deliveries take their turns. Two rules prevent that. Nothing is claimed
-while a turn of the loop takes long. And while new mail is being received and a fourth
-of the claims bring mail of over five seconds, claims are made in small steps: that
-mail has waited and can wait, the client holds a connection open. Mail that is only
-passing through the queue is not slowed down. Nothing stops the steps altogether; every
-other one belongs to mail that came just now (``Scheduler.due``).
+while a turn of the loop takes long. And while new mail is being received, or an
+operator has the whole queue counted, and a fourth of the claims bring mail of over five
+seconds, claims are made in small steps: that mail has waited and can wait, the client
+holds a connection open. Mail that is only passing through the queue is not slowed down.
+Nothing stops the steps altogether; every other one belongs to mail that came just now
+(``Scheduler.due``).
 """
 
 import asyncio
@@ -20,8 +21,8 @@ TURN_S_MAX = 0.01
 STEP_CLAIMS = 2
 STEP_S = 0.08
 """A small step is so many claims in so much time."""
-RECEIVING_S = 0.2
-"""So long after a message was on its way more are expected."""
+AWAITED_S = 0.2
+"""So long after somebody waited more is expected."""
 _OLD_US = 5 * SECOND_US
 _WEIGHT = 0.02
 _OLD_SHARE = 0.25
@@ -31,32 +32,33 @@ class Pace:
     """The pace of one dispatcher's claims.
 
     Args:
-        is_receiving: tells whether new mail is on its way just now.
+        is_awaited: tells whether somebody waits for the queue just now: new mail is on
+            its way, or an operator has asked about all of it.
         time_s: the loop's clock; tests have one of their own.
     """
 
     def __init__(
         self,
-        is_receiving: Callable[[], bool],
+        is_awaited: Callable[[], bool],
         time_s: Callable[[], float] | None = None,
     ) -> None:
-        self._is_receiving = is_receiving
+        self._is_awaited = is_awaited
         self._loop = asyncio.get_running_loop()
         self._time_s = time_s or self._loop.time
         self._turn_s = 0.0
         self._is_measuring = False
         self._old_share = 0.0
-        self._received_s = float("-inf")
+        self._awaited_s = float("-inf")
         self._stepped_s = float("-inf")
 
     def claims(self) -> int | None:
         """Return how many claims may begin now, more in ``STEP_S``; None: any."""
         now_s = self._time_s()
         self._measure(now_s)
-        if self._is_receiving():
-            self._received_s = now_s
-        is_receiving = now_s - self._received_s < RECEIVING_S
-        gives_way = is_receiving and self._old_share > _OLD_SHARE
+        if self._is_awaited():
+            self._awaited_s = now_s
+        is_awaited = now_s - self._awaited_s < AWAITED_S
+        gives_way = is_awaited and self._old_share > _OLD_SHARE
         if not gives_way and self._turn_s <= TURN_S_MAX:
             return None
         if now_s - self._stepped_s < STEP_S:

@@ -46,6 +46,7 @@ class Operated:
         self._orders = Orders(means)
         self._shard = shard
         self._path = path
+        self._counts_begun = 0
 
     @property
     def shard(self) -> int:
@@ -104,7 +105,16 @@ class Operated:
 
     async def shape(self, now: Now) -> Shape:
         """Count what waits by destination, age and sender. See ``Spool.shape``."""
-        return await asyncio.to_thread(read_shape, self._path, now.utc_us)
+        self._counts_begun += 1
+        try:
+            return await asyncio.to_thread(read_shape, self._path, now.utc_us)
+        finally:
+            self._counts_begun -= 1
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether an operator waits for a ``shape``."""
+        return self._counts_begun > 0
 
     def carry_out(
         self, order: Order, wanted: QueueFilter, now: Now

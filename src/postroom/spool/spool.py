@@ -301,8 +301,11 @@ class Spool(Protocol):
         """
 
     @property
-    def is_receiving(self) -> bool:
-        """Whether messages are on their way, as ``expect`` was told."""
+    def is_awaited(self) -> bool:
+        """Whether somebody waits: for new mail to be taken, or for a whole count.
+
+        Messages are on their way, as ``expect`` was told, or ``shape`` was asked.
+        """
 
     async def accept(
         self, message: NewMessage, *, claim: bool = False

@@ -11,7 +11,7 @@ from postroom.mail.ids import QueueId
 from postroom.mail.message import MemoryBody, Message
 from postroom.mail.now import MINUTE_US
 from postroom.services.pace import (
-    RECEIVING_S,
+    AWAITED_S,
     STEP_CLAIMS,
     STEP_S,
     TURN_S_MAX,
@@ -86,9 +86,9 @@ async def test_old_mail_gives_way_a_moment_longer_than_new_mail_comes() -> None:
         pace.brought([OLD, FRESH], NOW_US)
     assert pace.claims() == STEP_CLAIMS
     coming.clear()
-    watch.now_s += RECEIVING_S / 2
+    watch.now_s += AWAITED_S / 2
     assert pace.claims() == STEP_CLAIMS
-    watch.now_s += RECEIVING_S
+    watch.now_s += AWAITED_S
     assert pace.claims() is None
 
 
