@@ -1,4 +1,4 @@
-"""The one place where the clock and the zone are read."""
+"""The one place where the clock, the zone and the use of the processor are read."""
 
 import time
 from functools import lru_cache
@@ -17,6 +17,20 @@ def read_now() -> Now:
 def read_mono_us() -> int:
     """Return the clock that never goes back, as in ``Now.mono_us``."""
     return time.monotonic_ns() // 1000
+
+
+def processor_wanted_us() -> int:
+    """Return how long this thread has run, or waited for a processor, so far.
+
+    Two readings tell how busy it was between them. Where the kernel does not keep
+    account of the waiting, it is left out.
+    """
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            ran_ns, waited_ns, _ = file.read().split()
+    except (OSError, ValueError):
+        return time.thread_time_ns() // 1000
+    return (int(ran_ns) + int(waited_ns)) // 1000
 
 
 def zone_offset_s(utc_us: int) -> int:

@@ -4,8 +4,9 @@ A backlog could keep the loop busy without end: then a client waits for a reply 
 as hundreds of deliveries take their turns. Two rules prevent that. Nothing is claimed
 while a turn of the loop takes long. And while new mail is being received, or an
 operator has the whole queue counted, and a fourth of the claims bring mail of over five
-seconds, claims are made in small steps: that mail has waited and can wait, the client
-holds a connection open. Mail that is only passing through the queue is not slowed down.
+seconds, and the worker has little time to spare, claims are made in small steps: that
+mail has waited and can wait, the client holds a connection open. Mail that is only
+passing through the queue is not slowed down.
 Nothing stops the steps altogether; every other one belongs to mail that came just now
 (``Scheduler.due``).
 """
@@ -14,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from postroom.mail.now import SECOND_US
+from postroom.net.clock import processor_wanted_us
 from postroom.spool.spool import Lease
 
 TURN_S_MAX = 0.01
@@ -23,6 +25,9 @@ STEP_S = 0.08
 """A small step is so many claims in so much time."""
 AWAITED_S = 0.2
 """So long after somebody waited more is expected."""
+BUSY_SHARE = 0.6
+"""A worker that wants a processor for less of the time has some to spare."""
+_LOOK_S = 0.1
 _OLD_US = 5 * SECOND_US
 _WEIGHT = 0.02
 _OLD_SHARE = 0.25
@@ -35,16 +40,21 @@ class Pace:
         is_awaited: tells whether somebody waits for the queue just now: new mail is on
             its way, or an operator has asked about all of it.
         time_s: the loop's clock; tests have one of their own.
+        wanted_us: tells how long the loop has run or waited for a processor so far.
     """
 
     def __init__(
         self,
         is_awaited: Callable[[], bool],
         time_s: Callable[[], float] | None = None,
+        wanted_us: Callable[[], int] = processor_wanted_us,
     ) -> None:
         self._is_awaited = is_awaited
         self._loop = asyncio.get_running_loop()
         self._time_s = time_s or self._loop.time
+        self._wanted_us = wanted_us
+        self._looked_s, self._looked_us = self._time_s(), wanted_us()
+        self._is_busy = True
         self._turn_s = 0.0
         self._is_measuring = False
         self._old_share = 0.0
@@ -58,13 +68,23 @@ class Pace:
         if self._is_awaited():
             self._awaited_s = now_s
         is_awaited = now_s - self._awaited_s < AWAITED_S
-        gives_way = is_awaited and self._old_share > _OLD_SHARE
+        gives_way = is_awaited and self._old_share > _OLD_SHARE and self._busy(now_s)
         if not gives_way and self._turn_s <= TURN_S_MAX:
             return None
         if now_s - self._stepped_s < STEP_S:
             return 0
         self._stepped_s = now_s
         return STEP_CLAIMS
+
+    def _busy(self, now_s: float) -> bool:
+        """Whether the loop was busy lately; looks at most every tenth of a second."""
+        passed_s = now_s - self._looked_s
+        if passed_s >= _LOOK_S:
+            wanted_us = self._wanted_us()
+            share = (wanted_us - self._looked_us) / (passed_s * SECOND_US)
+            self._is_busy = share > BUSY_SHARE
+            self._looked_s, self._looked_us = now_s, wanted_us
+        return self._is_busy
 
     def brought(self, leases: Sequence[Lease], utc_us: int) -> None:
         """Take note of what a claim brought: whether it is old."""

@@ -66,10 +66,14 @@ class Watch:
     def __call__(self) -> float:
         return self.now_s
 
+    def busy_us(self) -> int:
+        """Say that the thread has worked all the time."""
+        return int(self.now_s * 1_000_000)
+
 
 async def test_steps_come_one_at_a_time_and_go_on() -> None:
     watch = Watch()
-    pace = Pace(lambda: True, watch)
+    pace = Pace(lambda: True, watch, watch.busy_us)
     for _ in range(100):
         pace.brought([OLD, FRESH], NOW_US)
     found = []
@@ -81,7 +85,7 @@ async def test_steps_come_one_at_a_time_and_go_on() -> None:
 
 async def test_old_mail_gives_way_a_moment_longer_than_new_mail_comes() -> None:
     watch, coming = Watch(), [True]
-    pace = Pace(lambda: bool(coming), watch)
+    pace = Pace(lambda: bool(coming), watch, watch.busy_us)
     for _ in range(100):
         pace.brought([OLD, FRESH], NOW_US)
     assert pace.claims() == STEP_CLAIMS
@@ -90,6 +94,18 @@ async def test_old_mail_gives_way_a_moment_longer_than_new_mail_comes() -> None:
     assert pace.claims() == STEP_CLAIMS
     watch.now_s += AWAITED_S
     assert pace.claims() is None
+
+
+async def test_old_mail_does_not_give_way_where_there_is_time_for_both() -> None:
+    watch, worked = Watch(), [0]
+    pace = Pace(lambda: True, watch, lambda: worked[0])
+    for _ in range(100):
+        pace.brought([OLD, FRESH], NOW_US)
+    assert pace.claims() == STEP_CLAIMS  # not known yet
+    for share, most in ((0.5, None), (0.7, STEP_CLAIMS), (0.0, None)):
+        watch.now_s += 1
+        worked[0] += int(share * 1_000_000)
+        assert pace.claims() == most, share
 
 
 async def test_a_slow_loop_gets_steps_only_until_it_is_quick_again() -> None:
