@@ -83,7 +83,7 @@ class Dispatcher:
         self._draining = False
         self._gatherer = Gatherer(int(settings.reports.gather))
         self._elders_mono_us = 0
-        self._pace = Pace(lambda: parts.shop.spool.is_awaited)
+        self._pace = Pace(parts.shop.spool)
         self._loop = asyncio.get_running_loop()
 
     @property

@@ -152,9 +152,9 @@ class Shard(Operated):
         self._writer.expect(messages)
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits. See ``Spool.is_awaited``."""
-        return self._writer.is_expecting or self.is_counting
+    def is_receiving(self) -> bool:
+        """Whether new messages are on their way just now."""
+        return self._writer.is_expecting
 
     async def accept(
         self, message: NewMessage, *, claim: bool = False

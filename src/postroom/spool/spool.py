@@ -301,11 +301,12 @@ class Spool(Protocol):
         """
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits: for new mail to be taken, or for a whole count.
+    def is_receiving(self) -> bool:
+        """Whether messages are on their way, as ``expect`` was told."""
 
-        Messages are on their way, as ``expect`` was told, or ``shape`` was asked.
-        """
+    @property
+    def is_counting(self) -> bool:
+        """Whether an operator waits for a ``shape``."""
 
     async def accept(
         self, message: NewMessage, *, claim: bool = False

@@ -11,7 +11,7 @@ from postroom.mail.ids import QueueId
 from postroom.mail.message import MemoryBody, Message
 from postroom.mail.now import MINUTE_US
 from postroom.services.pace import (
-    AWAITED_S,
+    RECEIVING_S,
     STEP_CLAIMS,
     STEP_S,
     TURN_S_MAX,
@@ -37,6 +37,14 @@ OLD = msgspec.structs.replace(
 )
 
 
+class Told:
+    """Who waits."""
+
+    def __init__(self, is_receiving: bool, is_counting: bool = False) -> None:
+        self.is_receiving = is_receiving
+        self.is_counting = is_counting
+
+
 @pytest.mark.parametrize(
     ("is_receiving", "brought", "most"),
     [
@@ -51,7 +59,7 @@ OLD = msgspec.structs.replace(
 async def test_who_gives_way(
     is_receiving: bool, brought: list[Lease], most: int | None
 ) -> None:
-    pace = Pace(lambda: is_receiving)
+    pace = Pace(Told(is_receiving))
     for lease in brought:
         pace.brought([lease], NOW_US)
     assert pace.claims() == most
@@ -73,7 +81,7 @@ class Watch:
 
 async def test_steps_come_one_at_a_time_and_go_on() -> None:
     watch = Watch()
-    pace = Pace(lambda: True, watch, watch.busy_us)
+    pace = Pace(Told(True), watch, watch.busy_us)
     for _ in range(100):
         pace.brought([OLD, FRESH], NOW_US)
     found = []
@@ -84,33 +92,42 @@ async def test_steps_come_one_at_a_time_and_go_on() -> None:
 
 
 async def test_old_mail_gives_way_a_moment_longer_than_new_mail_comes() -> None:
-    watch, coming = Watch(), [True]
-    pace = Pace(lambda: bool(coming), watch, watch.busy_us)
+    watch, told = Watch(), Told(True)
+    pace = Pace(told, watch, watch.busy_us)
     for _ in range(100):
         pace.brought([OLD, FRESH], NOW_US)
     assert pace.claims() == STEP_CLAIMS
-    coming.clear()
-    watch.now_s += AWAITED_S / 2
+    told.is_receiving = False
+    watch.now_s += RECEIVING_S / 2
     assert pace.claims() == STEP_CLAIMS
-    watch.now_s += AWAITED_S
+    watch.now_s += RECEIVING_S
     assert pace.claims() is None
 
 
 async def test_old_mail_does_not_give_way_where_there_is_time_for_both() -> None:
     watch, worked = Watch(), [0]
-    pace = Pace(lambda: True, watch, lambda: worked[0])
+    pace = Pace(Told(True), watch, lambda: worked[0])
     for _ in range(100):
         pace.brought([OLD, FRESH], NOW_US)
     assert pace.claims() == STEP_CLAIMS  # not known yet
-    for share, most in ((0.5, None), (0.7, STEP_CLAIMS), (0.0, None)):
+    for share, most in ((0.2, None), (0.4, STEP_CLAIMS), (0.0, None)):
         watch.now_s += 1
         worked[0] += int(share * 1_000_000)
         assert pace.claims() == most, share
 
 
+async def test_old_mail_gives_way_to_an_operator_who_counts() -> None:
+    watch = Watch()
+    pace = Pace(Told(False, True), watch, lambda: 0)
+    for _ in range(100):
+        pace.brought([OLD], NOW_US)
+    assert pace.claims() == STEP_CLAIMS
+    assert pace.claims() == 0
+
+
 async def test_a_slow_loop_gets_steps_only_until_it_is_quick_again() -> None:
     watch = Watch()
-    pace = Pace(lambda: False, watch)
+    pace = Pace(Told(False), watch)
     assert pace.claims() is None
     watch.now_s += 2 * TURN_S_MAX  # somebody takes long in this turn of the loop
     await asyncio.sleep(0)
