@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -194,6 +195,10 @@ def test_a_stopped_supervisor_takes_no_worker_with_it(
     assert workers_of(host) == pids
 
 
+def ended(processes: list[Popen[bytes]]) -> list[Popen[bytes]]:
+    return [one for one in processes if one.poll() is not None]
+
+
 def test_of_many_supervisors_one_wins(world: World) -> None:
     domain = "many.test"
     world.name(domain, NUMBER)
@@ -205,7 +210,8 @@ def test_of_many_supervisors_one_wins(world: World) -> None:
     try:
         until("ready", lambda: "]: ready" in first.log, first)
         processes = [host.process for host in hosts if host.process is not None]
-        losers = [one for one in processes if one.poll() is not None]
+        until("four refused", lambda: len(ended(processes)) == 4, first)
+        losers = ended(processes)
         assert [one.returncode for one in losers] == [69] * 4
         (winner,) = set(processes) - set(losers)
         errors = (first.directory / "errors").read_text()

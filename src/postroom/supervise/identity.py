@@ -98,13 +98,24 @@ def make_directory(path: str, mode: int, run_as: RunAs | None) -> None:
     if directory.is_dir():
         return
     for parent in reversed(directory.parents):
-        if not parent.is_dir():
-            parent.mkdir()
+        if not parent.is_dir() and _make(parent):
             parent.chmod(0o755)  # whatever the umask
-    directory.mkdir(mode=0o700)
+    if not _make(directory):
+        return
     if run_as is not None:
         os.chown(directory, run_as.uid, run_as.gid)
     directory.chmod(mode)
+
+
+def _make(directory: Path) -> bool:
+    """Make it; False: somebody, perhaps another server, was quicker."""
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise
+        return False
+    return True
 
 
 def _stay(name: str, uid: int, euid: int) -> None:

@@ -120,6 +120,29 @@ def test_directories_are_made_once(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_directory_that_another_server_makes_at_that_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several supervisors start at once: each finds nothing, one is the first."""
+    path = tmp_path / "a" / "b"
+    mkdir = Path.mkdir
+
+    def late(directory: Path, mode: int = 0o777) -> None:
+        mkdir(directory, 0o711)
+        mkdir(directory, mode)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    make_directory(str(path), 0o755, None)
+    assert path.stat().st_mode & 0o777 == 0o711
+
+
+def test_a_file_in_a_directorys_place_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_text("")
+    with pytest.raises(FileExistsError):
+        make_directory(str(path), 0o755, None)
+
+
 @pytest.mark.parametrize(
     ("ended", "text"),
     [
