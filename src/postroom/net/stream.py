@@ -164,6 +164,22 @@ class Stream(asyncio.Protocol):
             self._sweeper.watch(self)
         self._deadline_us = mono_us
 
+    def allow(self, wait_us: int) -> None:
+        """Let the peer keep us waiting so long from now on, or up to 2 s more.
+
+        Cheaper than ``set_deadline``: it reads no clock, but counts from the next
+        sweep.
+        """
+        if self._sweeper is None:
+            self._sweeper = _sweeper_of(self._loop)
+            self._sweeper.watch(self)
+        self._deadline_us = self._sweeper.next_us + wait_us
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether so much has not gone out yet that ``drain`` has to be awaited."""
+        return self._writing_paused
+
     def interrupt(self) -> None:
         """Wake the reader once with ``StreamInterrupted``, to end idle sessions."""
         if self._interrupted is None:
@@ -437,6 +453,7 @@ class _Sweeper:
     def __init__(self) -> None:
         self._streams: set[Stream] = set()
         self._is_running = False
+        self.next_us = 0  # not before this the next sweep comes
 
     def watch(self, stream: Stream) -> None:
         self._streams.add(stream)
@@ -448,6 +465,7 @@ class _Sweeper:
 
     def _schedule(self) -> None:
         self._is_running = True
+        self.next_us = read_mono_us() + SWEEP_US
         loop = asyncio.get_running_loop()
         loop.call_later(SWEEP_US / SECOND_US, self._sweep)
 

@@ -62,7 +62,8 @@ class Acceptor:
         Raises:
             SpoolError: it could not be kept; nothing was acknowledged.
         """
-        lane = self._lane(envelope.sender, message.size, len(routed))
+        now = self._shop.clock()
+        lane = self._lane(envelope.sender, message.size, len(routed), now)
         state = RecipientState.HELD if held else RecipientState.READY
         recipients = tuple(
             NewRecipient(
@@ -91,7 +92,7 @@ class Acceptor:
         if say and not waits:  # else there is nothing to hear for a long time
             finished = listeners.add(queue_id, say, len(recipients))
         try:
-            await self._queue(new, waits=waits)
+            await self._queue(new, now, waits=waits)
         except BaseException:
             listeners.remove(queue_id)
             raise
@@ -108,16 +109,15 @@ class Acceptor:
         )
         return finished
 
-    def _lane(self, sender: Address, size: int, recipients: int) -> int:
+    def _lane(self, sender: Address, size: int, recipients: int, now: Now) -> int:
         shop = self._shop
         name = f"{sender.local}@{sender.domain}"
-        grade = shop.senders.grade(name, recipients, shop.clock().mono_us)
+        grade = shop.senders.grade(name, recipients, now.mono_us)
         return lane_of(sender, size, shop.lanes, grade)
 
-    async def _queue(self, new: NewMessage, *, waits: bool) -> None:
+    async def _queue(self, new: NewMessage, now: Now, *, waits: bool) -> None:
         lane = new.recipients[0].lane
         hops = {r.route.hop if r.route else "" for r in new.recipients}
-        now = self._shop.clock()
         # One hop is the common case and may go at once, without being read back.
         at_once = (
             not waits

@@ -155,13 +155,18 @@ class Caller:
         """Let the caller end with this code."""
         self._send(b"X", bytes([code]))
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether ``drain`` has to be awaited before more is written."""
+        return self._stream.is_congested
+
     async def drain(self) -> None:
         """Wait until the caller has taken most of what was written."""
         await self._stream.drain()
 
-    def set_deadline(self, mono_us: int | None) -> None:
-        """Say until when the caller may keep us waiting."""
-        self._stream.set_deadline(mono_us)
+    def allow(self, wait_us: int) -> None:
+        """Say how long the caller may keep us waiting from now on."""
+        self._stream.allow(wait_us)
 
     async def gone(self) -> None:
         """Return when the caller has gone, for those who only watch.

@@ -16,11 +16,15 @@ class Conversation(Protocol):
     def write(self, data: bytes) -> None:
         """Send octets."""
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether ``drain`` has to be awaited before more is sent."""
+
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
 
-    def set_deadline(self, mono_us: int | None) -> None:
-        """Say until when ``read`` may wait."""
+    def allow(self, wait_us: int) -> None:
+        """Say how long ``read`` and ``drain`` may wait from now on."""
 
     async def aclose(self) -> None:
         """Send what is left and close."""

@@ -233,11 +233,12 @@ class _Pop3Session:
 
     async def _flush(self) -> None:
         stream = self._stream
-        stream.set_deadline(self._tools.clock().mono_us + self._timeout_us)
+        stream.allow(self._timeout_us)
         data = self._connection.data_to_send()
         if data:
             stream.write(data)
-            await stream.drain()
+            if stream.is_congested:
+                await stream.drain()
 
     async def _answer(self, event: Event) -> None:
         match event:

@@ -102,7 +102,7 @@ class SmtpSession:
 
     async def _loop(self) -> str:
         connection, stream = self._core, self._stream
-        receive, clock = self._generation.receive, self._tools.shop.clock
+        receive = self._generation.receive
         while True:
             event = connection.next_event()
             if event is not None:
@@ -113,7 +113,8 @@ class SmtpSession:
             out = connection.data_to_send()
             if out:
                 stream.write(out)
-                await stream.drain()
+                if stream.is_congested:
+                    await stream.drain()
             if self._leaving:
                 return self._leaving
             if self._is_ending and self._sender is None:
@@ -121,7 +122,7 @@ class SmtpSession:
                 self._leaving = "shutdown"
                 continue
             wait = receive.data_timeout if self._content else receive.command_timeout
-            stream.set_deadline(clock().mono_us + wait)
+            stream.allow(wait)
             try:
                 connection.receive(await stream.read())
             except StreamInterrupted:

@@ -16,7 +16,7 @@ class ListConversation:
     def __init__(self, *pieces: Piece) -> None:
         self._pieces = deque(pieces)
         self.written = b""
-        self.deadlines: list[int | None] = []
+        self.waits: list[int] = []
         self.is_closed = False
         self.peer_ip = "127.0.0.1"
         self.peer_port = 4242
@@ -41,12 +41,14 @@ class ListConversation:
         """Keep what was written."""
         self.written += data
 
+    is_congested = False
+
     async def drain(self) -> None:
         """Take it at once."""
 
-    def set_deadline(self, mono_us: int | None) -> None:
+    def allow(self, wait_us: int) -> None:
         """Note it."""
-        self.deadlines.append(mono_us)
+        self.waits.append(wait_us)
 
     async def aclose(self) -> None:
         """Note it."""

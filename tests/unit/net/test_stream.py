@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net import stream as stream_module
 from postroom.net.clock import read_mono_us
@@ -118,9 +119,22 @@ async def test_read_past_its_deadline_times_out_and_the_stream_lives() -> None:
 
 
 @pytest.mark.usefixtures("fast_sweeper")
+async def test_a_peer_may_keep_us_waiting_as_long_as_it_is_allowed() -> None:
+    async with stream_pair() as (one, other):
+        one.allow(60 * SECOND_US)
+        other.write(b"x")
+        assert await one.read() == b"x"
+        one.allow(0)
+        with pytest.raises(StreamTimeout):
+            await one.read()
+
+
+@pytest.mark.usefixtures("fast_sweeper")
 async def test_drain_past_its_deadline_times_out() -> None:
     async with stream_pair() as (one, _):
+        assert not one.is_congested
         one.write(b"x" * 4_000_000)
+        assert one.is_congested
         one.set_deadline(read_mono_us())
         with pytest.raises(StreamTimeout):
             await one.drain()

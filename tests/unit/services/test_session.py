@@ -334,9 +334,7 @@ async def test_deadlines_are_longer_for_commands_than_for_data() -> None:
     )
     async with bench(Plan(receive=settings)) as b:
         said = await talk(b, ENVELOPE + "DATA\n", LETTER + ".\n")
-        now_us = b.clock.mono_us
-        waits = [us - now_us for us in said.deadlines if us is not None]
-        assert waits == [300_000_000, 180_000_000, 300_000_000]
+        assert said.waits == [300_000_000, 180_000_000, 300_000_000]
 
 
 @pytest.mark.parametrize(
