@@ -17,7 +17,7 @@ from postroom.agents.lmtp import lmtp_agent
 from postroom.agents.mailbox import MailboxAgent
 from postroom.agents.smtp import Links, SmtpAgent
 from postroom.auth.users import Users
-from postroom.config.settings import Config
+from postroom.config.settings import SMTP_SERVICES, Config, Listen
 from postroom.dns.own import OwnNames
 from postroom.dns.resolver import Resolver
 from postroom.limits.shared import SharedCounters
@@ -36,6 +36,7 @@ from postroom.route.questions import ALIASES, ROUTES
 from postroom.route.router import Router
 from postroom.route.routing import LocalUser
 from postroom.route.ways import check_way
+from postroom.services.face import Face, Kind, Tls
 from postroom.services.generation import Generation, Tenancy
 from postroom.tables.aliases import Targets, alias_file
 from postroom.tables.include import Includes
@@ -159,6 +160,11 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
         facts=facts,
         agents=_agents(config, ground, router, facts, resolver, own),
         tenancy=Tenancy(),
+        faces={
+            listen.label: _face(config, listen)
+            for listen in config.listen
+            if listen.service in SMTP_SERVICES
+        },
     )
     return Built(config, generation, resolver, own, aliases, routes, site)
 
@@ -200,6 +206,11 @@ def _agents(
     }
 
 
+def _face(config: Config, listen: Listen) -> Face:
+    tls = Tls.OFF if listen.tls == "auto" else Tls(listen.tls)
+    return Face(config.smtp, Kind(listen.service), tls)
+
+
 def _links(config: Config, ground: Ground) -> Links:
     return Links(
         window=ground.window,
@@ -212,7 +223,7 @@ def _links(config: Config, ground: Ground) -> Links:
 
 def _own(config: Config) -> OwnNames:
     """Return who we are: our names, and the addresses that we take mail on."""
-    smtp = [listen for listen in config.listen if listen.service == "smtp"]
+    smtp = [listen for listen in config.listen if listen.service in SMTP_SERVICES]
     addresses = {listen.ip for listen in smtp}
     if addresses & {"0.0.0.0", "::"}:  # noqa: S104 - a comparison, nothing is bound
         addresses = (addresses - {"0.0.0.0", "::"}) | own_addresses()  # noqa: S104

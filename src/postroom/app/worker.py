@@ -318,7 +318,7 @@ class _Worker:
     def _handler(self, given: ListenFd) -> Handler:
         name = given.name
         match given.service:
-            case "smtp":
+            case "smtp" | "submission" | "lmtp":
                 return lambda stream: self._receive.serve(stream, name)
             case "pop3":
                 return lambda stream: self._retrieve.serve(stream, name)

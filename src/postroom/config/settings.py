@@ -32,7 +32,11 @@ from postroom.tables.settings import TableSettings
 DEFAULT_PATH = "/etc/postroom/postroom.toml"
 """Where the commands look if neither ``--config`` nor ``POSTROOM_CONFIG`` says."""
 
-Service = Literal["smtp", "pop3"]
+Service = Literal["smtp", "submission", "lmtp", "pop3"]
+SMTP_SERVICES = ("smtp", "submission", "lmtp")
+"""The services that take mail."""
+
+ListenTls = Literal["auto", "off", "starttls", "required", "implicit"]
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,7 +46,16 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """``"192.0.2.1:25"``, ``"[2001:db8::1]:25"``, or ``"0.0.0.0:25"`` for all."""
 
     service: Service = "smtp"
-    """``smtp`` takes mail, ``pop3`` gives it out."""
+    """``smtp`` takes mail from other hosts, ``submission`` from users who log in,
+    ``lmtp`` from a server that has the queue; ``pop3`` gives mail out."""
+
+    tls: ListenTls = "auto"
+    """``starttls`` offers it, ``required`` insists on it, ``implicit`` begins with it
+    (ports 465 and 995), ``off`` has none. ``auto``: STARTTLS, where there is a
+    certificate."""
+
+    proxy: bool = False
+    """Expect the PROXY protocol (versions 1, 2) first, as a load balancer says it."""
 
     name: str = ""
     """What policy and logs call the listener; service and address if empty."""

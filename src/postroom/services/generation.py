@@ -5,12 +5,14 @@ of them has let go of it.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from postroom.agents.agent import Agent
 from postroom.policy.chain import Chain
 from postroom.route.drive import Facts
 from postroom.route.router import Router
+from postroom.services.face import Face, Kind
 from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
 
@@ -21,8 +23,17 @@ class Tenancy:
     __slots__ = ("__weakref__",)
 
 
+SUBMIT_LISTENER = "submit"
+"""What the socket of the ``sendmail`` command is called."""
+
+_NO_FACES: Mapping[str, Face] = MappingProxyType({})
+
+
 class Generation(NamedTuple):
-    """One set of settings, tables and hooks that belong together."""
+    """One set of settings, tables and hooks that belong together.
+
+    ``faces`` are those of the listeners, by name; others show ``server``.
+    """
 
     number: int
     hostname: str
@@ -33,3 +44,12 @@ class Generation(NamedTuple):
     facts: Facts
     agents: Mapping[str, Agent]
     tenancy: Tenancy | None = None
+    faces: Mapping[str, Face] = _NO_FACES
+
+    def face(self, listener: str) -> Face:
+        """Return what a listener shows to its clients."""
+        found = self.faces.get(listener)
+        if found is not None:
+            return found
+        kind = Kind.LOCAL if listener == SUBMIT_LISTENER else Kind.SMTP
+        return Face(self.server, kind)

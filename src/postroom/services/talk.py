@@ -1,0 +1,163 @@
+"""What one SMTP session knows, and how it asks the policy: what all its handlers share.
+
+A handler takes the ``Talk`` and an event of the protocol core, asks the hooks for a
+verdict and answers. What it returns, if anything, must be awaited.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, assert_never
+
+import msgspec
+
+from postroom.mail.address import Address
+from postroom.mail.envelope import Envelope, Origin, Recipient
+from postroom.mail.reply import Reply
+from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
+from postroom.observe.events import CommandRejected
+from postroom.policy.hooks import Phase
+from postroom.policy.session import Session, Subject
+from postroom.route.router import Routing
+from postroom.services.content import Content
+from postroom.services.face import Face
+from postroom.services.reception import Conversation, Tools
+from postroom.smtp import commands, server
+
+_VERDICTS = (Accept, Reject, Defer, Discard)
+_Event = TypeVar("_Event")
+
+
+class Transaction:
+    """A message on its way in: what MAIL and RCPT said so far.
+
+    ``routings`` are the recipients' in the same order; ``is_thrown_away`` says that
+    policy takes the message only to throw it away.
+    """
+
+    __slots__ = ("is_thrown_away", "mail", "named", "recipients", "routings")
+
+    def __init__(self, mail: commands.Mail, *, is_thrown_away: bool) -> None:
+        self.mail = mail
+        self.is_thrown_away = is_thrown_away
+        self.recipients: list[Recipient] = []
+        self.routings: list[Routing] = []
+        self.named: set[Address] = set()
+
+    def add(self, recipient: Recipient, routing: Routing) -> None:
+        """Take a recipient; one copy is enough."""
+        if recipient.address not in self.named:
+            self.named.add(recipient.address)
+            self.recipients.append(recipient)
+            self.routings.append(routing)
+
+    def envelope(self, origin: Origin, now_us: int) -> Envelope:
+        """Return the envelope of the message that has just come."""
+        params = self.mail.params
+        return Envelope(
+            sender=self.mail.address,
+            recipients=() if self.is_thrown_away else tuple(self.recipients),
+            origin=origin,
+            body=params.body,
+            size=params.size,
+            ret=params.ret,
+            envid=params.envid,
+            auth=params.auth,
+            arrival_us=now_us,
+        )
+
+
+class Talk:
+    """One session with one client.
+
+    Attributes:
+        stream: what it is held over.
+        tools: what all sessions work with.
+        generation: the settings, tables and hooks that it began with.
+        face: what its listener shows.
+        core: the protocol.
+        session: what hooks see of it.
+        origin: who the client is, as far as is known by now.
+        transaction: the message on its way in.
+        content: what has come of its content.
+        messages: how many were taken.
+        leaving: how the session ends; empty: it goes on.
+    """
+
+    def __init__(
+        self, stream: Conversation, tools: Tools, origin: Origin, face: Face | None
+    ) -> None:
+        self.stream = stream
+        self.tools = tools
+        self.generation = generation = tools.shop.generation()
+        self.face = face = face or generation.face(origin.listener)
+        self.core = server.ServerConnection(
+            face.server, generation.hostname, lmtp=face.is_lmtp
+        )
+        self.origin = origin
+        self.session = Session(origin=origin, opened_us=tools.shop.clock().utc_us)
+        self.transaction: Transaction | None = None
+        self.content: Content | None = None
+        self.messages = 0
+        self.leaving = ""
+        self._expected = 0
+
+    def ask(
+        self,
+        phase: Phase,
+        subject: Subject,
+        answer: "Callable[[Talk, _Event, Verdict], None]",
+        event: _Event,
+    ) -> Awaitable[None] | None:
+        """Ask the hooks and answer: at once, unless one of them must be waited for."""
+        verdict = self.generation.chain.decide_now(phase, self.session, subject)
+        if isinstance(verdict, _VERDICTS):
+            answer(self, event, verdict)
+            return None
+        return self._answer_later(verdict, answer, event)
+
+    async def _answer_later(
+        self,
+        verdict: Awaitable[Verdict],
+        answer: "Callable[[Talk, _Event, Verdict], None]",
+        event: _Event,
+    ) -> None:
+        answer(self, event, await verdict)
+
+    def refusal(self, verdict: Verdict, verb: str, argument: object) -> Reply | None:
+        """Return the reply of a verdict that refuses, and tell of it."""
+        match verdict:
+            case Accept() | Discard():
+                return None
+            case Reject(reply, rule) | Defer(reply, rule):
+                self.rejected(verb, str(argument), reply, rule or "policy")
+                return reply
+            case _:
+                assert_never(verdict)
+
+    def rejected(self, verb: str, argument: str, reply: Reply, rule: str) -> None:
+        """Tell of a refused command."""
+        self.tools.shop.emit(
+            CommandRejected(
+                utc_us=self.tools.shop.clock().utc_us,
+                origin=self.origin,
+                verb=verb,
+                argument=argument,
+                reply=str(reply),
+                rule=rule,
+            )
+        )
+
+    def is_now(self, origin: Origin) -> None:
+        """The client is known better, or otherwise, than before."""
+        self.origin = origin
+        self.session = msgspec.structs.replace(self.session, origin=origin)
+
+    def expect(self, messages: int) -> None:
+        """Tell the queue whether a message is on its way here."""
+        if messages != self._expected:
+            self.tools.shop.spool.expect(messages - self._expected)
+            self._expected = messages
+
+    def reset(self) -> None:
+        """Forget the transaction."""
+        self.expect(0)
+        self.transaction = None

@@ -1,0 +1,140 @@
+"""MAIL, RCPT, DATA and the content: the handlers of a message on its way in.
+
+250 for a message is given only after ``Acceptor.accept`` returned. When the spool
+cannot keep it the client is told 452 or 451 and the message is not ours.
+"""
+
+from collections.abc import Awaitable
+
+from postroom.mail.envelope import Recipient
+from postroom.mail.reply import Reply
+from postroom.mail.verdict import Discard, Verdict
+from postroom.policy.session import Mail, Rcpt
+from postroom.route.drive import drive
+from postroom.route.router import Routing
+from postroom.services.content import Content
+from postroom.services.talk import Talk, Transaction
+from postroom.smtp import commands, replies, server
+
+_NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
+
+
+def on_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
+    """Begin a transaction, if policy and the disk allow."""
+    params = event.params
+    subject = Mail(event.address, params.size, params.body.value)
+    return talk.ask("mail", subject, _answer_mail, event)
+
+
+def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
+    refusal = talk.refusal(verdict, "MAIL", event.address)
+    size = event.params.size
+    if refusal is None and not talk.tools.shop.spool.check_space(size):
+        refusal = _NO_SPACE  # RFC 1870 §6.1
+        talk.rejected("MAIL", str(event.address), refusal, "spool reserve")
+    if refusal:
+        return talk.core.reply(refusal)
+    is_thrown_away = isinstance(verdict, Discard)
+    talk.transaction = Transaction(event, is_thrown_away=is_thrown_away)
+    talk.expect(1)
+    talk.core.reply(replies.SENDER_OK)
+
+
+def on_rcpt(talk: Talk, event: commands.Rcpt) -> Awaitable[None] | None:
+    """Say whether mail for an address is taken."""
+    generation = talk.generation
+    routing = generation.router.recall(event.address, generation.facts)
+    if routing is None:
+        return _look_up(talk, event)
+    return _judge_rcpt(talk, event, routing)
+
+
+async def _look_up(talk: Talk, event: commands.Rcpt) -> None:
+    router, facts = talk.generation.router, talk.generation.facts
+    routing = await drive(router.classify(event.address), facts)
+    waiting = _judge_rcpt(talk, event, routing)
+    if waiting is not None:
+        await waiting
+
+
+def _judge_rcpt(
+    talk: Talk, event: commands.Rcpt, routing: Routing
+) -> Awaitable[None] | None:
+    transaction = talk.transaction
+    assert transaction is not None
+    subject = Rcpt(
+        event.address,
+        routing.kind,
+        routing.reason,
+        len(transaction.recipients),
+        transaction.mail.address,
+        routing.to_reply(),
+    )
+    return talk.ask("rcpt", subject, _answer_rcpt, (event, routing))
+
+
+def _answer_rcpt(
+    talk: Talk, asked: tuple[commands.Rcpt, Routing], verdict: Verdict
+) -> None:
+    event, routing = asked
+    refusal = talk.refusal(verdict, "RCPT", event.address)
+    if refusal:
+        return talk.core.reply(refusal)
+    if not isinstance(verdict, Discard):
+        assert talk.transaction is not None
+        params = event.params
+        recipient = Recipient(event.address, params.notify, params.orcpt)
+        talk.transaction.add(recipient, routing)
+    talk.core.reply(replies.RECIPIENT_OK)
+
+
+def on_data(talk: Talk, event: commands.DataStart) -> Awaitable[None] | None:
+    """Ask for the content, once there is room for it in memory."""
+    content = Content.begin_now(talk.tools, talk.generation)
+    if content is None:
+        return _start_later(talk)
+    _start(talk, content)
+    return None
+
+
+async def _start_later(talk: Talk) -> None:
+    _start(talk, await Content.begin(talk.tools, talk.generation))
+
+
+def _start(talk: Talk, content: Content) -> None:
+    talk.content = content
+    talk.core.reply(replies.START_CONTENT)
+
+
+def on_chunk(talk: Talk, event: server.Chunk) -> Awaitable[None] | None:
+    """Take a piece of the content."""
+    assert talk.content is not None
+    return talk.content.add(event.data)
+
+
+async def on_end_of_data(talk: Talk, event: server.EndOfData) -> None:
+    """Judge and queue the whole message; then answer for it."""
+    content, talk.content = talk.content, None
+    transaction = talk.transaction
+    assert content is not None
+    assert transaction is not None
+    talk.expect(0)
+    envelope = transaction.envelope(talk.origin, talk.tools.shop.clock().utc_us)
+    try:
+        reply = await content.finish(
+            talk.session, envelope, transaction.routings, refusal=event.refusal
+        )
+    finally:
+        await content.abandon()  # what was accepted is not touched
+    if reply.is_positive:
+        talk.messages += 1
+    else:
+        talk.rejected("DATA", "", reply, "content")
+    talk.core.reply(reply)
+    talk.reset()
+
+
+def on_reset(talk: Talk, event: commands.Reset) -> None:
+    """Forget the transaction (RFC 5321 §4.1.1.5)."""
+    talk.reset()
+    talk.core.reply(replies.RESET_OK)
