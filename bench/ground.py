@@ -38,6 +38,20 @@ class Ports(NamedTuple):
     dovecot: int = 3111
 
 
+class Wants(NamedTuple):
+    """What a scenario wants of a mail server beside its defaults.
+
+    Attributes:
+        message_octets_max: the largest message it is to take; 0 for its default.
+    """
+
+    message_octets_max: int = 0
+
+
+PLAIN = Wants()
+WARM_UP = 200
+
+
 class Ground:
     """The place of one run of the bench.
 
@@ -62,9 +76,11 @@ class Ground:
         return max(full / 5, 1.0) if self.quick else full
 
     @contextmanager
-    def mail_server(self, side: str) -> Iterator[Postroom | Postfix]:
+    def mail_server(
+        self, side: str, wants: Wants = PLAIN
+    ) -> Iterator[Postroom | Postfix]:
         """Start an SMTP server afresh; it is stopped in the end."""
-        server = self._mail_server(side)
+        server = self._mail_server(side, wants)
         with self._running(server):
             yield server
 
@@ -91,12 +107,23 @@ class Ground:
         with self._running(server):
             yield server, port
 
-    def _mail_server(self, side: str) -> Postroom | Postfix:
+    def warm_up(self, server: Postroom | Postfix) -> None:
+        """Let a server start all it needs, and wait until it rests again."""
+        sent = SentCount(server.log)
+        self.smtp_source(server.port, WARM_UP, "b@dst.test")
+        sent.wait_for(WARM_UP)
+
+    def _mail_server(self, side: str, wants: Wants) -> Postroom | Postfix:
+        server: Postroom | Postfix
         if side == OURS:
-            return self._postroom()
-        check_free("127.0.0.1", self.ports.postfix)
-        folder, port = self.folder / "postfix", self.ports.postfix
-        return Postfix(self._unpacked, folder, port, self.ports.sink)
+            server = self._postroom()
+        else:
+            check_free("127.0.0.1", self.ports.postfix)
+            folder, port = self.folder / "postfix", self.ports.postfix
+            server = Postfix(self._unpacked, folder, port, self.ports.sink)
+        if wants.message_octets_max:
+            server.take_messages_of(wants.message_octets_max)
+        return server
 
     def _postroom(self, mailboxes: Mailboxes | None = None) -> Postroom:
         ports = (self.ports.ours, self.ports.our_pop3)

@@ -33,7 +33,13 @@ class Postroom(Server):
         self._sink_port = sink_port
         self._mailboxes = mailboxes
         self._listened = [("127.0.0.1", port) for port in ports]
+        self._smtp = ""
         self._host = Host(folder, self._configuration())
+
+    def take_messages_of(self, octets_max: int) -> None:
+        """Take larger messages than by default, from the next start on."""
+        self._smtp = f'[smtp]\nmessage_octets_max = "{octets_max}B"\n'
+        self._host.configure(self._configuration())
 
     def start(self) -> None:
         """Write everything afresh and start it."""
@@ -100,4 +106,4 @@ directory = "spool"
 path = "mail/{{user}}"
 [log]
 to = "log"
-"""
+{self._smtp}"""

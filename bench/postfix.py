@@ -17,7 +17,8 @@ Postfix runs with Debian's defaults (main.cf.debian, master.cf.dist), apart from
   TLS files unset (no certificate is installed; no bench here uses TLS);
   mynetworks = 127.0.0.0/8, inet_interfaces = 127.0.0.1 (loopback only);
   transport: dst.test is discarded, relay.test goes to the sink's port;
-  maillog_file set (there is no syslog daemon here)."""
+  maillog_file set (there is no syslog daemon here);
+  message_size_limit as large as ours where large messages are sent."""
 _OWNED = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold"),
     *("incoming", "private", "saved", "trace"),
@@ -37,6 +38,11 @@ class Postfix(Server):
         self._environment = environment(root)
         self.port = port
         self._sink_port = sink_port
+        self._more = ""
+
+    def take_messages_of(self, octets_max: int) -> None:
+        """Take larger messages than by default, from the next start on."""
+        self._more += f"message_size_limit = {octets_max}\n"
 
     def start(self) -> None:
         """Write the configuration afresh and start ``master``."""
@@ -96,7 +102,7 @@ import_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
 export_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
 maillog_file = {self.log}
 maillog_file_prefixes = {self._folder}
-"""
+{self._more}"""
         (self._etc / "main.cf").write_text(main)
         lines = []
         for line in (

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.ground import Ground, SentCount, run
+from bench.heavy import RECIPIENTS, large, medium, memory, recipients50
 from bench.mailboxes import LETTERS, PASSWORD, Mailboxes
 from bench.measures import OURS, Measure, Sample
-from bench.ours import Postroom
-from bench.postfix import Postfix
 from bench.servers import MemoryWatch, Server
 
-WARM_UP = 200
 NEWCOMERS = 60
 SAME_RATE = 200
 SAME_RATE_SESSIONS = 80  # Postfix serves a hundred at a time
@@ -52,7 +50,7 @@ def kept(ground: Ground, side: str) -> Sample:
 def _accept(ground: Ground, side: str, count: int, *options: str) -> Sample:
     key = "kept" if "-d" in options else "accept"
     with ground.mail_server(side) as server, MemoryWatch(server) as memory:
-        _warm_up(ground, server)
+        ground.warm_up(server)
         sent, cpu_s = SentCount(server.log), server.cpu_s()
         took_s = ground.smtp_source(server.port, count, "b@dst.test", *options)
         begin = time.perf_counter()
@@ -67,7 +65,7 @@ def relay(ground: Ground, side: str) -> Sample:
     """(c) From smtp-source to smtp-sink, until the last message is there."""
     count = ground.count(20_000 if side == OURS else 6_000)
     with ground.mail_server(side) as server, MemoryWatch(server) as memory:
-        _warm_up(ground, server)
+        ground.warm_up(server)
         cpu_s, begin = server.cpu_s(), time.perf_counter()
         with ground.sink(count) as sink:
             accepted_s = ground.smtp_source(server.port, count, "b@relay.test")
@@ -130,7 +128,7 @@ def latency(ground: Ground, side: str) -> Sample:
         ground.mail_server(side) as server,
         MemoryWatch(server) as memory,
     ):
-        _warm_up(ground, server)
+        ground.warm_up(server)
         for key, sessions, rate in (
             ("same", SAME_RATE_SESSIONS, SAME_RATE),
             ("full", 200, 0),
@@ -176,13 +174,6 @@ def sendmail(ground: Ground, side: str) -> Sample:
     details = {"count": count, "command_cpu_ms": command_s / count * 1e3}
     figures = {"call": took_s / count * 1e3}
     return Sample(figures, {"call": cpu_us}, memory.peak_octets, details)
-
-
-def _warm_up(ground: Ground, server: Postroom | Postfix) -> None:
-    """Let the server start all it needs, and wait until it rests again."""
-    sent = SentCount(server.log)
-    ground.smtp_source(server.port, WARM_UP, "b@dst.test")
-    sent.wait_for(WARM_UP)
 
 
 SCENARIOS = (
@@ -242,5 +233,40 @@ SCENARIOS = (
         "Postfix",
         (Measure("call", "a call", "ms", False, 2),),
         sendmail,
+    ),
+    Scenario(
+        "recipients50",
+        f"(g) accept, {RECIPIENTS} recipients each, kept connections",
+        "Postfix",
+        (Measure("recipients50", "messages accepted", "/s", True, 4),),
+        recipients50,
+        True,
+    ),
+    Scenario(
+        "medium",
+        "(h) accept, 100 KiB each, kept connections",
+        "Postfix",
+        (Measure("medium", "messages accepted", "/s", True, 1),),
+        medium,
+        True,
+    ),
+    Scenario(
+        "large",
+        "(i) accept, 5 MiB each, kept connections",
+        "Postfix",
+        (Measure("large", "messages accepted", "/s", True, 1),),
+        large,
+        True,
+    ),
+    Scenario(
+        "memory",
+        "(j) 20 messages of 50 MiB at the same time",
+        "Postfix",
+        (
+            Measure("memory", "messages accepted", "/s", True),
+            Measure("memory_octets", "memory", "MB", False),
+        ),
+        memory,
+        True,
     ),
 )
