@@ -314,7 +314,7 @@ class ClientConnection:
         if progress:
             progress.outstanding -= 1
         state = next_state(self.state, verb, reply.code)
-        if state is None:
+        if state is None or state is State.PRDR:  # which we never ask for
             self._nonsense(f"reply {reply.code} to {verb}")
             return
         # RFC 2033 §4.2: in LMTP the content is answered by the last of its replies

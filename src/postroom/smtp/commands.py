@@ -170,7 +170,7 @@ HTTP_METHODS = frozenset(
 )
 """First words of a browser or proxy that was led here to speak for someone else."""
 
-_NOT_IMPLEMENTED = (b"TURN", b"SEND", b"SOML", b"SAML", b"ETRN", b"BDAT", b"VERB")
+_NOT_IMPLEMENTED = (b"TURN", b"SEND", b"SOML", b"SAML")
 
 # Path = "<" [ A-d-l ":" ] Mailbox ">" ; here: up to the ">" that is not quoted.
 _PATH = r'<([^"<>\\ ]*|(?:[^"<>\\ ]|"(?:[^"\\]|\\.)*")*)>(?: +(.*))?'
@@ -295,6 +295,10 @@ def _readers(settings: ServerSettings, lmtp: bool) -> Mapping[bytes, Reader]:
         Verb.HELP: Help,
         Verb.STARTTLS: _not_implemented,
         Verb.AUTH: _not_implemented,
+        Verb.BDAT: _not_implemented,
+        Verb.ETRN: _not_implemented,
+        Verb.VERB: _not_implemented,
+        Verb.XCLIENT: _not_implemented,
     }
     if settings.starttls:  # RFC 3207 §4: it takes no parameter
         known[Verb.STARTTLS] = _bare(Verb.STARTTLS, StartTls())
