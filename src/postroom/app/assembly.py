@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from operator import attrgetter
 from typing import NamedTuple
 
+import msgspec
+
 from postroom.agents.agent import Agent
 from postroom.agents.discard import DiscardAgent
 from postroom.agents.lmtp import lmtp_agent
@@ -36,7 +38,7 @@ from postroom.route.questions import ALIASES, ROUTES
 from postroom.route.router import Router
 from postroom.route.routing import LocalUser
 from postroom.route.ways import check_way
-from postroom.services.face import Face, Kind, Tls
+from postroom.services.face import Face, Kind, Login, Tls
 from postroom.services.generation import Generation, Tenancy
 from postroom.tables.aliases import Targets, alias_file
 from postroom.tables.include import Includes
@@ -207,8 +209,19 @@ def _agents(
 
 
 def _face(config: Config, listen: Listen) -> Face:
+    kind = Kind(listen.service)
     tls = Tls.OFF if listen.tls == "auto" else Tls(listen.tls)
-    return Face(config.smtp, Kind(listen.service), tls)
+    if listen.login == "auto":
+        login = Login.REQUIRED if kind is Kind.SUBMISSION else Login.OFF
+    else:
+        login = Login(listen.login)
+    mechanisms = () if login is Login.OFF else config.smtp.auth_mechanisms
+    server = msgspec.structs.replace(
+        config.smtp,
+        starttls=tls in (Tls.STARTTLS, Tls.REQUIRED),
+        auth_mechanisms=mechanisms,
+    )
+    return Face(server, kind, tls, login)
 
 
 def _links(config: Config, ground: Ground) -> Links:

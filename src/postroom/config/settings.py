@@ -37,6 +37,7 @@ SMTP_SERVICES = ("smtp", "submission", "lmtp")
 """The services that take mail."""
 
 ListenTls = Literal["auto", "off", "starttls", "required", "implicit"]
+ListenLogin = Literal["auto", "off", "offered", "required"]
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +54,10 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """``starttls`` offers it, ``required`` insists on it, ``implicit`` begins with it
     (ports 465 and 995), ``off`` has none. ``auto``: STARTTLS, where there is a
     certificate."""
+
+    login: ListenLogin = "auto"
+    """Whether clients log in: ``required`` before they send, ``offered``, or ``off``.
+    ``auto``: required for ``submission``, else off."""
 
     proxy: bool = False
     """Expect the PROXY protocol (versions 1, 2) first, as a load balancer says it."""

@@ -33,6 +33,17 @@ class Tls(StrEnum):
     """From the first octet (RFC 8314 §3)."""
 
 
+class Login(StrEnum):
+    """Whether clients log in (RFC 4954)."""
+
+    OFF = "off"
+    """AUTH is not offered."""
+    OFFERED = "offered"
+    """Those who like; a login is leave to relay."""
+    REQUIRED = "required"
+    """Before MAIL, else 530 5.7.0 (RFC 4954 §6)."""
+
+
 class Face(msgspec.Struct, frozen=True):
     """One listener as its clients see it.
 
@@ -40,11 +51,13 @@ class Face(msgspec.Struct, frozen=True):
         server: what the protocol core offers there, and its limits.
         kind: what the listener is for.
         tls: when its sessions are encrypted.
+        login: whether its clients log in.
     """
 
     server: ServerSettings
     kind: Kind = Kind.SMTP
     tls: Tls = Tls.OFF
+    login: Login = Login.OFF
 
     @property
     def is_lmtp(self) -> bool:

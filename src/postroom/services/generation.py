@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
+
 from postroom.agents.agent import Agent
 from postroom.policy.chain import Chain
 from postroom.route.drive import Facts
@@ -51,5 +53,7 @@ class Generation(NamedTuple):
         found = self.faces.get(listener)
         if found is not None:
             return found
-        kind = Kind.LOCAL if listener == SUBMIT_LISTENER else Kind.SMTP
-        return Face(self.server, kind)
+        if listener == SUBMIT_LISTENER:
+            server = msgspec.structs.replace(self.server, bare_names=True)
+            return Face(server, Kind.LOCAL)
+        return Face(self.server)
