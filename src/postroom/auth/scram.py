@@ -1,7 +1,8 @@
 """SCRAM-SHA-256 (RFC 5802, RFC 7677): verifiers, and the server's side of the exchange.
 
-Pure: nonces and salts are given. A client that breaks the rules gets a ``ScramError``
-value with the word of RFC 5802 §7; nothing raises on what a client sends.
+Pure: nonces, salts and channel bindings are given. A client that breaks the rules gets
+a ``ScramError`` value with the word of RFC 5802 §7; nothing raises on what a client
+sends.
 """
 
 import base64
@@ -11,6 +12,7 @@ import hmac
 import re
 import stringprep
 import unicodedata
+from collections.abc import Mapping
 
 import msgspec
 
@@ -140,7 +142,8 @@ class ScramError(msgspec.Struct, frozen=True):
 class ClientFirst(msgspec.Struct, frozen=True):
     """The client's first message. ``user`` still has to be looked up.
 
-    ``acts_as`` is the authorization identity, empty for the user's own.
+    ``acts_as`` is the authorization identity, empty for the user's own. ``binding`` is
+    what the client has to say of the TLS channel, empty where it binds to none.
     """
 
     user: str
@@ -148,6 +151,7 @@ class ClientFirst(msgspec.Struct, frozen=True):
     nonce: str
     header: str
     bare: str
+    binding: bytes = b""
 
 
 class Challenge(msgspec.Struct, frozen=True):
@@ -190,19 +194,50 @@ _CLIENT_FINAL = re.compile(
 )
 
 
-def read_client_first(data: bytes) -> ClientFirst | ScramError:
-    """Read ``client-first-message``."""
+NO_BINDINGS: Mapping[str, bytes] = {}
+
+
+def read_client_first(
+    data: bytes, bindings: Mapping[str, bytes] = NO_BINDINGS, *, plus: bool = False
+) -> ClientFirst | ScramError:
+    """Read ``client-first-message``.
+
+    Args:
+        data: the message.
+        bindings: the channel bindings of this connection by type; where there are any
+            the -PLUS mechanism was offered.
+        plus: whether the client chose the -PLUS mechanism.
+    """
     match = _CLIENT_FIRST.fullmatch(_text(data))
     if not match:
         return ScramError("other-error")
     if match["mext"]:
         return ScramError("extensions-not-supported")
-    if match["flag"].startswith("p"):  # RFC 5802 §6: we offer no -PLUS
-        return ScramError("channel-binding-not-supported")
+    word = _flag_error(match["flag"], bindings, plus)
+    if word:
+        return ScramError(word)
     user, acts_as = _name(match["user"]), _name(match["authzid"] or "")
     if user is None or acts_as is None:
         return ScramError("invalid-username-encoding")
-    return ClientFirst(user, acts_as, match["nonce"], match["header"], match["bare"])
+    binding = bindings.get(match["flag"][2:], b"")
+    return ClientFirst(
+        user, acts_as, match["nonce"], match["header"], match["bare"], binding
+    )
+
+
+def _flag_error(flag: str, bindings: Mapping[str, bytes], plus: bool) -> str:
+    """Return what is wrong with the client's wish to bind to the channel."""
+    if flag.startswith("p="):
+        if not plus:  # RFC 5802 §6: the flag has to go with the mechanism
+            return "channel-binding-not-supported"
+        return "" if flag[2:] in bindings else "unsupported-channel-binding-type"
+    if plus:  # RFC 5802 §6: -PLUS is used with a binding or not at all
+        return "other-error"
+    # RFC 5802 §6: we offered -PLUS, and the client did not see it: somebody between
+    # us took it out.
+    if flag == "y" and bindings:
+        return "server-does-support-channel-binding"
+    return ""
 
 
 def challenge(first: ClientFirst, verifier: Verifier, server_nonce: str) -> Challenge:
@@ -229,7 +264,8 @@ def judge(given: Challenge, data: bytes) -> ScramSuccess | ScramError:
         proof = base64.b64decode(match["proof"], validate=True)
     except binascii.Error:
         return ScramError("invalid-encoding")
-    if binding != given.first.header.encode():
+    expected = given.first.header.encode() + given.first.binding
+    if not hmac.compare_digest(binding, expected):
         return ScramError("channel-bindings-dont-match")
     if match["nonce"] != given.nonce or len(proof) != 32:
         return ScramError("invalid-proof")

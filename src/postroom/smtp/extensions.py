@@ -25,11 +25,13 @@ def hello_reply(
     *,
     tls: bool = False,
     authenticated: bool = False,
+    mechanisms: tuple[str, ...] | None = None,
 ) -> Reply:
     """Return the answer to HELO, EHLO or LHLO (RFC 5321 §4.1.1.1).
 
     ``tls`` and ``authenticated`` say what the session already has, so that it is not
-    offered again (RFC 3207 §4.2, RFC 4954 §4).
+    offered again (RFC 3207 §4.2, RFC 4954 §4). ``mechanisms`` are those that work just
+    now; None: all of the settings.
     """
     if verb is Verb.HELO:
         return Reply(250, "", (hostname,))
@@ -41,8 +43,10 @@ def hello_reply(
         lines.append("DSN")  # RFC 3461 §2: no parameters
     if settings.starttls and not tls:
         lines.append("STARTTLS")
-    if settings.auth_mechanisms and not authenticated:
-        lines.append(f"AUTH {' '.join(settings.auth_mechanisms)}")
+    if mechanisms is None:
+        mechanisms = settings.auth_mechanisms
+    if mechanisms and not authenticated:
+        lines.append(f"AUTH {' '.join(mechanisms)}")
     lines.append("HELP")
     return Reply(250, "", tuple(lines))
 

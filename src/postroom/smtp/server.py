@@ -109,6 +109,7 @@ class ServerConnection:
         "_settings",
         "_verb",
         "authenticated",
+        "mechanisms",
         "recipients",
         "state",
         "tls",
@@ -132,6 +133,7 @@ class ServerConnection:
         self.recipients = 0
         self.tls = False
         self.authenticated = False
+        self.mechanisms: tuple[str, ...] | None = None
 
     @property
     def owed(self) -> int:
@@ -160,6 +162,7 @@ class ServerConnection:
             verb,
             tls=self.tls,
             authenticated=self.authenticated,
+            mechanisms=self.mechanisms,
         )
 
     def receive(self, data: bytes) -> None:
