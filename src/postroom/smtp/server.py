@@ -341,8 +341,11 @@ class ServerConnection:
             if limit and command.params.size > limit:  # RFC 1870 §6.1
                 return replies.TOO_LARGE, "size"
         elif verb is _DATA_VERB:
-            if not self.recipients:  # RFC 5321 §3.3
-                return replies.NO_RECIPIENTS, "no-recipients"
+            if not self.recipients:  # RFC 5321 §3.3, and RFC 2033 §4.2 says 503
+                none = (
+                    replies.LMTP_NO_RECIPIENTS if self._lmtp else replies.NO_RECIPIENTS
+                )
+                return none, "no-recipients"
         elif verb is Verb.STARTTLS and self.tls:
             return replies.ALREADY_TLS, "sequence"
         elif verb is Verb.AUTH and self.authenticated:  # RFC 4954 §4
