@@ -160,6 +160,39 @@ class LoginFailed(Event, frozen=True, tag=True):
     reason: str
 
 
+class TlsStarted(Event, frozen=True, tag=True):
+    """A connection is encrypted. ``side`` is what we are on it: client or server.
+
+    ``verify`` is ``OK`` if the peer's certificate was checked and will do, ``NO`` if
+    nobody asked; ``resumed`` says that an earlier session was taken up.
+    """
+
+    side: str
+    relay: str
+    version: str
+    cipher: str
+    bits: int
+    verify: str
+    resumed: bool = False
+
+
+class TlsFailed(Event, frozen=True, tag=True):
+    """TLS with a peer came to nothing, or the peer did what it may not before it."""
+
+    side: str
+    relay: str
+    error: str
+
+
+class LoggedInElsewhere(Event, frozen=True, tag=True):
+    """We logged in at another host, or could not: then ``error`` says why."""
+
+    relay: str
+    user: str
+    mechanism: str
+    error: str = ""
+
+
 class MailboxSession(Event, frozen=True, tag=True):
     """A POP3 session ended: what was fetched and deleted."""
 
@@ -225,6 +258,9 @@ AnyEvent = (
     | MessageShunted
     | LoggedIn
     | LoginFailed
+    | TlsStarted
+    | TlsFailed
+    | LoggedInElsewhere
     | MailboxSession
     | HookFailed
     | HookSlow

@@ -12,6 +12,7 @@ from postroom.observe.events import (
     HookFailed,
     HookSlow,
     LoggedIn,
+    LoggedInElsewhere,
     LoginFailed,
     MailboxSession,
     MessageDiscarded,
@@ -23,6 +24,8 @@ from postroom.observe.events import (
     SessionOpened,
     SessionRefused,
     SpoolFailed,
+    TlsFailed,
+    TlsStarted,
 )
 
 
@@ -53,6 +56,12 @@ class Metrics:
                 self._add(f"refused.{event.service}")
             case CommandRejected():
                 self._add(f"rejected.{event.reply[:1]}yz")
+            case TlsStarted():
+                self._add(f"tls.{event.side}.started")
+            case TlsFailed():
+                self._add(f"tls.{event.side}.failed")
+            case LoggedInElsewhere():
+                self._add(f"logins.elsewhere.{'refused' if event.error else 'done'}")
             case MailboxSession():
                 self._add("mailbox.retrieved", event.retrieved)
                 self._add("mailbox.octets", event.retrieved_octets)

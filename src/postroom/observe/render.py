@@ -22,6 +22,7 @@ from postroom.observe.events import (
     HookSlow,
     Lifecycle,
     LoggedIn,
+    LoggedInElsewhere,
     LoginFailed,
     MailboxSession,
     MessageDiscarded,
@@ -37,6 +38,8 @@ from postroom.observe.events import (
     SessionRefused,
     SpoolFailed,
     TableRefused,
+    TlsFailed,
+    TlsStarted,
 )
 
 VALUE_CHARACTERS_MAX = 203
@@ -135,6 +138,8 @@ def _text(event: AnyEvent) -> str:
             return _session(event)
         case LoggedIn() | LoginFailed() | MailboxSession():
             return _login(event)
+        case TlsStarted() | TlsFailed() | LoggedInElsewhere():
+            return _of_link(event)
         case HookFailed():
             return (
                 f"hook {event.hook} failed in phase {event.phase}, 451 4.3.0 given:"
@@ -234,6 +239,32 @@ def _login(event: LoggedIn | LoginFailed | MailboxSession) -> str:
                 f"Stats: user={_short(event.user)}, deleted={event.deleted},"
                 f" left={event.left}, retrieved={event.retrieved},"
                 f" octets={event.retrieved_octets}, relay=[{event.client_ip}]"
+            )
+        case _:
+            assert_never(event)
+
+
+def _of_link(event: TlsStarted | TlsFailed | LoggedInElsewhere) -> str:
+    relay = f"relay={_short(event.relay)}"
+    match event:
+        case TlsStarted():
+            resumed = ", resumed" if event.resumed else ""
+            return (
+                f"STARTTLS={event.side}, {relay}, version={event.version},"
+                f" verify={event.verify}, cipher={event.cipher},"
+                f" bits={event.bits}/{event.bits}{resumed}"
+            )
+        case TlsFailed():
+            return f"STARTTLS={event.side}, {relay}, error={_short(event.error)}"
+        case LoggedInElsewhere(error=""):
+            return (
+                f"AUTH=client, {relay}, authid={_short(event.user)},"
+                f" mech={event.mechanism}, bits=0"
+            )
+        case LoggedInElsewhere():
+            return (
+                f"AUTH=client, {relay}, authid={_short(event.user)},"
+                f" mech={event.mechanism or 'none'}, error={_short(event.error)}"
             )
         case _:
             assert_never(event)

@@ -28,6 +28,10 @@ def test_counts_by_name() -> None:
     metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "x", "550 5.1.1 no", "r"))
     metrics.count(events.MailboxSession(0, "joe", "192.0.2.1", 3, 999, 2, 1))
     metrics.count(events.LoginFailed(0, "pop3", ORIGIN, "joe", "USER", "no"))
+    metrics.count(events.TlsStarted(0, "client", "mx", "TLSv1.3", "AES", 256, "OK"))
+    metrics.count(events.TlsFailed(0, "client", "mx", "no"))
+    metrics.count(events.LoggedInElsewhere(0, "mx", "betty", "PLAIN"))
+    metrics.count(events.LoggedInElsewhere(0, "mx", "betty", "PLAIN", "no"))
     metrics.count(events.Lifecycle(0, "ready"))
     assert metrics.counts == {
         "attempts.delivered.smtp": 1,
@@ -44,4 +48,8 @@ def test_counts_by_name() -> None:
         "mailbox.octets": 999,
         "mailbox.deleted": 2,
         "logins.refused": 1,
+        "tls.client.started": 1,
+        "tls.client.failed": 1,
+        "logins.elsewhere.done": 1,
+        "logins.elsewhere.refused": 1,
     }

@@ -96,6 +96,32 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         "Stats: user=joe, deleted=1, left=5, retrieved=2, octets=8192,"
         " relay=[192.0.2.1]",
     ),
+    "encrypted": (
+        events.TlsStarted(
+            AT, "client", "mx.w.test [192.0.2.2]", "TLSv1.3", "AES", 256, "OK"
+        ),
+        "STARTTLS=client, relay=mx.w.test [192.0.2.2], version=TLSv1.3, verify=OK,"
+        " cipher=AES, bits=256/256",
+    ),
+    "encrypted again": (
+        events.TlsStarted(
+            AT, "server", "[192.0.2.2]", "TLSv1.2", "AES", 128, "NO", resumed=True
+        ),
+        "STARTTLS=server, relay=[192.0.2.2], version=TLSv1.2, verify=NO,"
+        " cipher=AES, bits=128/128, resumed",
+    ),
+    "not encrypted": (
+        events.TlsFailed(AT, "client", "mx.w.test [192.0.2.2]", "no\nshared cipher"),
+        "STARTTLS=client, relay=mx.w.test [192.0.2.2], error=no\\x0ashared cipher",
+    ),
+    "logged in elsewhere": (
+        events.LoggedInElsewhere(AT, "relay.test [192.0.2.2]", "betty", "PLAIN"),
+        "AUTH=client, relay=relay.test [192.0.2.2], authid=betty, mech=PLAIN, bits=0",
+    ),
+    "not logged in elsewhere": (
+        events.LoggedInElsewhere(AT, "relay.test", "betty", "", "no way"),
+        "AUTH=client, relay=relay.test, authid=betty, mech=none, error=no way",
+    ),
     "alias expanded": (
         events.RecipientExpanded(AT, ID, Address("friends", "g.test"), "aliases", 2),
         f"{ID}: alias <friends@g.test> => 2 recipients, rule=aliases",
