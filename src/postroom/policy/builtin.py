@@ -5,10 +5,9 @@ does not switch them off. Each refusal is one line here, with its code.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from typing import Protocol
 
+from postroom.limits.clients import client_of
 from postroom.limits.gcra import Rate
 from postroom.limits.shared import SharedCounters
 from postroom.mail.now import Now
@@ -50,7 +49,21 @@ class SharedLimiter:
 
     def allow(self, key: str, rate: Rate) -> bool:
         """Count one more event of ``key``; ``False`` if that is over the rate."""
-        return not self._counters.hit(key, rate, self._clock().mono_us)
+        return not self.admit(key, 1, rate)
+
+    def admit(self, key: str, events: int, rate: Rate) -> int:
+        """Count events of ``key``, all of them or none.
+
+        Args:
+            key: what is limited, such as ``login-recipients/joe``; keys of different
+                rates must differ.
+            events: how many at once; more than the burst are never allowed.
+            rate: the limit in force.
+
+        Returns:
+            0 if they are allowed, else in how many microseconds they would be.
+        """
+        return self._counters.hit(key, rate, self._clock().mono_us, events)
 
 
 class Guards:
@@ -181,18 +194,7 @@ class Guards:
             return True
         if in_networks(ip, self._settings.rate_free_networks):
             return True
-        return self._limiter.allow(f"{what}/{_client(ip)}", rate)
-
-
-@lru_cache(maxsize=4096)
-def _client(ip: str) -> str:
-    """Return what counts as one client: an IPv4 address or an IPv6 /64."""
-    address = ip_address(ip)
-    if address.version == 4:
-        return ip
-    if mapped := address.ipv4_mapped:
-        return str(mapped)
-    return str(ip_network((int(address), 64), strict=False).network_address)
+        return self._limiter.allow(f"{what}/{client_of(ip)}", rate)
 
 
 def _refused(rcpt: Rcpt) -> Guard:

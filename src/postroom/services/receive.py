@@ -5,17 +5,11 @@ session; what breaks a session is an event and concerns nobody else.
 """
 
 from postroom.mail.envelope import Origin
-from postroom.mail.reply import Reply
 from postroom.net.stream import Stream
-from postroom.observe.events import (
-    SessionClosed,
-    SessionRefused,
-)
+from postroom.observe.events import SessionClosed, SessionRefused
+from postroom.services.admission import Admission, TurnedAway
 from postroom.services.reception import Conversation, Tools
 from postroom.services.session import SmtpSession
-
-_TOO_MANY = Reply.of(421, "4.3.2", "too many sessions, try again later")
-_TOO_MANY_YOURS = Reply.of(421, "4.7.0", "too many sessions from your address")
 
 
 class ReceiveService:
@@ -23,31 +17,29 @@ class ReceiveService:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._admission = Admission(tools.shop.generation().receive)
 
     async def serve(self, stream: Stream, listener: str) -> None:
         """Serve one connection from greeting to end."""
         counters, receive = self._tools.counters, self._tools.shop.generation().receive
-        client = f"smtp:{stream.peer_ip}"
-        if not counters.add("smtp", 1, receive.sessions_max):
-            return await self._turn_away(stream, _TOO_MANY, "sessions_max")
+        admission = self._admission
+        if admission.settings is not receive:  # another generation is in force
+            admission = self._admission = Admission(receive)
+        place = admission.enter(counters, stream.peer_ip)
+        if isinstance(place, TurnedAway):
+            return await self._turn_away(stream, place)
         try:
-            if not counters.add(client, 1, receive.sessions_per_client_max):
-                limit = "sessions_per_client_max"
-                return await self._turn_away(stream, _TOO_MANY_YOURS, limit)
-            try:
-                await self.converse(
-                    stream,
-                    Origin(
-                        protocol="SMTP",
-                        client_ip=stream.peer_ip,
-                        client_port=stream.peer_port,
-                        listener=listener,
-                    ),
-                )
-            finally:
-                counters.release(client, 1)
+            await self.converse(
+                stream,
+                Origin(
+                    protocol="SMTP",
+                    client_ip=stream.peer_ip,
+                    client_port=stream.peer_port,
+                    listener=listener,
+                ),
+            )
         finally:
-            counters.release("smtp", 1)
+            admission.leave(counters, place)
 
     async def converse(self, stream: Conversation, origin: Origin) -> None:
         """Run a session over anything that reads and writes, then close it."""
@@ -74,14 +66,14 @@ class ReceiveService:
                 )
             )
 
-    async def _turn_away(self, stream: Stream, reply: Reply, why: str) -> None:
+    async def _turn_away(self, stream: Stream, refused: TurnedAway) -> None:
         self._tools.shop.emit(
             SessionRefused(
                 utc_us=self._tools.shop.clock().utc_us,
                 service="smtp",
                 client_ip=stream.peer_ip,
-                why=why,
+                why=refused.limit,
             )
         )
-        stream.write(reply.to_wire())
+        stream.write(refused.reply.to_wire())
         await stream.aclose()
