@@ -87,8 +87,14 @@ def status_of(reply: Reply) -> str:
 
 
 def outcome_of(reply: Reply, verb: Verb | None, peer: Peer) -> Outcome:
-    """Return what a reply to MAIL, RCPT, DATA or the content means."""
+    """Return what a reply to MAIL, RCPT, DATA or the content means.
+
+    Without a verb it is the client core's own: the peer was not asked.
+    """
     text = reply.text[:TEXT_CHARS_MAX]
+    if verb is None and not reply.is_positive and reply.code != 421:
+        ours = Deferred if reply.is_transient else Failed
+        return ours(reply.status, text, peer.text)
     if 200 <= reply.code < 300:
         relayed = not peer.is_final
         return Delivered(

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+from postroom.limits.gcra import Rate
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.workshop import Workshop
@@ -38,6 +39,9 @@ class Counters(Protocol):
 
     def release(self, key: str, amount: int) -> None:
         """Take back what was added."""
+
+    def hit(self, key: str, rate: Rate, mono_us: int) -> int:
+        """Count an event; returns 0, or in how many microseconds it may come."""
 
 
 class Tools(NamedTuple):

@@ -7,18 +7,32 @@ starts while the reply to the content before it is still out.
 
 Replies are judged by their first digit through the dialogue table (RFC 5321 §4.3.2).
 What the table has no row for is nonsense: ``ProtocolError``, and the connection is
-given up. However it ends, each transaction gets its ``TransactionDone`` with one result
-per recipient, then ``LostConnection`` follows.
+given up. Content goes in chunks where the transaction wants that and the server offers
+it (RFC 3030), else by DATA; with several recipients each gets a reply of its own where
+PRDR is offered.
+
+However it ends, each transaction gets its ``TransactionDone`` with one result per
+recipient, then ``LostConnection`` follows.
 """
 
+import re
 from base64 import b64encode
 from collections import deque
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-import msgspec
-
 from postroom.mail.reply import Reply
+from postroom.smtp.chunk_writer import ChunkWriter
+from postroom.smtp.client_events import (
+    Answered,
+    BodyWanted,
+    ClientEvent,
+    Greeting,
+    HelloDone,
+    Line,
+    LostConnection,
+    ProtocolError,
+)
 from postroom.smtp.data import ContentWriter
 from postroom.smtp.dialogue import HELLOS, State, Verb, next_state
 from postroom.smtp.errors import LocalProtocolError
@@ -29,78 +43,28 @@ from postroom.smtp.settings import ClientSettings
 from postroom.smtp.transaction import (
     Progress,
     Transaction,
-    TransactionDone,
     mail_line,
     rcpt_line,
 )
+
+__all__ = [
+    "Answered",
+    "BodyWanted",
+    "ClientConnection",
+    "ClientEvent",
+    "Greeting",
+    "HelloDone",
+    "Line",
+    "LostConnection",
+    "ProtocolError",
+]
 
 PIPELINE_MAX: Final = 200
 """Replies that may be out at once: so few that they fit into the buffers between the
 two sides, and neither can block the other (RFC 2920 §3.1)."""
 
 _UNTOLD: Final = Extensions()
-
-
-class Greeting(msgspec.Struct, frozen=True):
-    """The server's first reply; after 220 a hello is due, otherwise only ``quit``."""
-
-    reply: Reply
-
-
-class HelloDone(msgspec.Struct, frozen=True):
-    """The reply to EHLO or LHLO, or to the HELO that followed a refused EHLO."""
-
-    reply: Reply
-    extensions: Extensions
-
-
-class BodyWanted(msgspec.Struct, frozen=True):
-    """354 came and a recipient is accepted: send this transaction's content now."""
-
-    number: int
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """The reply to RSET, NOOP, QUIT, STARTTLS or AUTH; 334 calls for ``respond``."""
-
-    verb: Verb
-    reply: Reply
-
-
-class Line(msgspec.Struct, frozen=True):
-    """A line of the dialogue for a person, only with ``narrate``.
-
-    Verbatim apart from control characters, which become question marks, and secrets,
-    which become stars.
-    """
-
-    text: str
-    outgoing: bool
-
-
-class ProtocolError(msgspec.Struct, frozen=True):
-    """The server talks nonsense; ``text`` says how. ``LostConnection`` follows."""
-
-    text: str
-
-
-class LostConnection(msgspec.Struct, frozen=True):
-    """The dialogue is over; close the connection. ``reply`` is the server's 421."""
-
-    reason: str
-    reply: Reply | None = None
-
-
-ClientEvent = (
-    Greeting
-    | HelloDone
-    | BodyWanted
-    | TransactionDone
-    | Answered
-    | Line
-    | ProtocolError
-    | LostConnection
-)
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class _Phase(Enum):
@@ -147,7 +111,8 @@ class ClientConnection:
         self._current: Progress | None = None  # commands or content still to be sent
         self._phase = _Phase.RECIPIENTS
         self._to_name: deque[int] = deque()  # recipients without their RCPT
-        self._writer: ContentWriter | None = None
+        self._writer: ContentWriter | ChunkWriter | None = None
+        self._must_reset = False  # RFC 3030 §2: after a refused chunk
         self._early: Reply | None = None  # came while the content was being sent
 
     @property
@@ -164,6 +129,12 @@ class ClientConnection:
     def early_reply(self) -> Reply | None:
         """What the server said before it had all the content; sending on is idle."""
         return self._early
+
+    @property
+    def content_is_refused(self) -> bool:
+        """Whether the rest of the content is not wanted; ``end_body`` says no more."""
+        current = self._current
+        return current is not None and current.chunk_refused
 
     # What the caller wants said
 
@@ -193,7 +164,13 @@ class ClientConnection:
             if self.is_closed:
                 return
             raise LocalProtocolError("no content is wanted")
-        self._out.append(self._writer.write(chunk))
+        if self.content_is_refused:
+            return
+        octets = self._writer.write(chunk)
+        if octets:
+            self._out.append(octets)
+            if type(self._writer) is ChunkWriter:
+                self._begin_chunk(octets, Verb.BDAT)
 
     def end_body(self) -> None:
         """End the content; its ``TransactionDone`` comes with the reply.
@@ -206,9 +183,19 @@ class ClientConnection:
         progress = self._current
         if self._writer is None or progress is None:
             raise LocalProtocolError("no content is wanted")
-        self._out.append(self._writer.end())
-        self._writer = None
-        self._end_of_content(progress)
+        writer, self._writer = self._writer, None
+        if progress.chunk_refused:  # RFC 3030 §2: no further chunk, but RSET
+            self._current = None
+            self._finish(progress)
+            self._pump()
+            return
+        octets = writer.end()
+        self._out.append(octets)
+        is_chunk = type(writer) is ChunkWriter
+        if self.narrate:
+            said = _command_of(octets) if is_chunk else "."
+            self._events.append(Line(said, outgoing=True))
+        self._end_of_content(progress, Verb.BDAT_LAST if is_chunk else Verb.CONTENT)
 
     def reset(self) -> None:
         """Say RSET: forget the transaction, or see whether the server is there."""
@@ -314,11 +301,13 @@ class ClientConnection:
         if progress:
             progress.outstanding -= 1
         state = next_state(self.state, verb, reply.code)
-        if state is None or state is State.PRDR:  # which we never ask for
+        unasked = state is State.PRDR and not (progress and progress.asks_verdicts)
+        if state is None or unasked:
             self._nonsense(f"reply {reply.code} to {verb}")
             return
         # RFC 2033 §4.2: in LMTP the content is answered by the last of its replies
-        if verb is not Verb.CONTENT or not (progress and progress.outstanding):
+        is_end = verb is Verb.CONTENT or verb is Verb.BDAT_LAST
+        if not is_end or not (self._lmtp and progress and progress.outstanding):
             self.state = state
         if progress:
             self._take_of_transaction(verb, progress, place, reply)
@@ -351,19 +340,51 @@ class ClientConnection:
     def _take_of_transaction(
         self, verb: Verb, progress: Progress, place: int, reply: Reply
     ) -> None:
-        if verb is Verb.MAIL:
-            progress.mail(reply)
-        elif verb is Verb.RCPT:
-            progress.rcpt(place, reply)
-        elif verb is Verb.DATA:
-            self._take_start_of_content(progress, reply)
-        elif self._lmtp:
-            progress.content(place, reply)
-            if not progress.outstanding:
-                self._finish(progress)
-        else:
-            progress.decide_rest(reply, Verb.CONTENT)
+        match verb:
+            case Verb.MAIL:
+                progress.mail(reply)
+            case Verb.RCPT:
+                progress.rcpt(place, reply)
+            case Verb.DATA:
+                self._take_start_of_content(progress, reply)
+            case Verb.BDAT:
+                self._take_chunk(progress, reply)
+            case Verb.VERDICT:
+                progress.verdict(place, reply)
+            case _:
+                self._take_end_of_content(verb, progress, place, reply)
+
+    def _take_chunk(self, progress: Progress, reply: Reply) -> None:
+        if reply.is_positive:
+            return
+        progress.chunk_refused = True
+        progress.decide_rest(reply, Verb.CONTENT)
+        self._must_reset = True
+        if self._lmtp:  # how many replies are still to come cannot be known
+            self._lose("chunk refused", None)
+
+    def _take_end_of_content(
+        self, verb: Verb, progress: Progress, place: int, reply: Reply
+    ) -> None:
+        if self.state is State.PRDR:
+            self._expect_verdicts(progress)
+            return
+        if verb is Verb.BDAT_LAST and not reply.is_positive:
+            self._must_reset = True
+        if not self._lmtp:
+            progress.final(reply)
             self._finish(progress)
+            return
+        progress.content(place, reply)
+        if not progress.outstanding:
+            self._finish(progress)
+
+    def _expect_verdicts(self, progress: Progress) -> None:
+        """Wait for a reply per accepted recipient and a last one, before all else."""
+        self._expected.appendleft(_Expected(Verb.CONTENT, progress))
+        for place in reversed(progress.accepted):
+            self._expected.appendleft(_Expected(Verb.VERDICT, progress, place))
+        progress.outstanding += len(progress.accepted) + 1
 
     def _take_start_of_content(self, progress: Progress, reply: Reply) -> None:
         if not reply.is_positive:
@@ -377,7 +398,9 @@ class ClientConnection:
             self._nonsense(f"reply {reply.code} to DATA without a recipient")
         else:  # RFC 2920 §3.1: a lone dot, so that nothing is sent to nobody
             self._out.append(b".\r\n")
-            self._end_of_content(progress)
+            if self.narrate:
+                self._events.append(Line(".", outgoing=True))
+            self._end_of_content(progress, Verb.CONTENT)
 
     # Commands
 
@@ -397,20 +420,27 @@ class ClientConnection:
     def _begin(self) -> bool:
         if not self._waiting or self._leaving():
             return False
-        if self.state in (State.MAIL, State.RCPT):
+        if any(e.verb is Verb.BDAT_LAST for e in self._expected):
+            return False  # if it is refused, RSET is due first
+        if self._must_reset or self.state in (State.MAIL, State.RCPT, State.BDAT):
             # the transaction before this one ended without its content
+            self._must_reset = False
             self._command(Verb.RSET)
             return True
-        if self.state not in (State.READY, State.DATA):
+        if self.state not in (State.READY, State.DATA, State.PRDR):
             return False  # no hello yet
         progress = self._waiting.popleft()
-        self._to_name = deque(progress.sendable())
-        if not self._to_name:
+        places = progress.sendable(self.extensions)
+        self._to_name = deque(places)
+        if not places:
             self._finish(progress)
             return True
+        several = len(places) > 1 and not self._lmtp
+        progress.asks_verdicts = several and self.extensions.prdr
         self._current = progress
         self._phase = _Phase.RECIPIENTS
-        self._send(mail_line(progress.value, self.extensions), Verb.MAIL, progress)
+        line = mail_line(progress, self.extensions, places)
+        self._send(line, Verb.MAIL, progress)
         return True
 
     def _leaving(self) -> bool:
@@ -426,7 +456,13 @@ class ClientConnection:
             place = self._to_name.popleft()
             line = rcpt_line(progress.value, place, self.extensions)
             self._send(line, Verb.RCPT, progress, place)
-        elif progress.outstanding and progress.mail_refused:
+        elif progress.outstanding and (progress.mail_refused or self._in_chunks):
+            return False
+        elif self._in_chunks and progress.accepted:
+            self._phase = _Phase.CONTENT
+            value = progress.value
+            self._writer = ChunkWriter(value.size_octets, binary=value.binary)
+            self._events.append(BodyWanted(progress.number))
             return False
         elif progress.outstanding or progress.accepted:
             self._phase = _Phase.CONTENT
@@ -436,12 +472,25 @@ class ClientConnection:
             self._finish(progress)
         return True
 
-    def _end_of_content(self, progress: Progress) -> None:
+    @property
+    def _in_chunks(self) -> bool:
+        """Whether the content of the transaction in hand goes in chunks."""
+        current = self._current
+        wanted = current is not None and (current.value.chunked or current.value.binary)
+        return wanted and self.extensions.chunking
+
+    def _begin_chunk(self, octets: bytes, verb: Verb) -> None:
+        progress = self._current
+        assert progress is not None
+        self._expected.append(_Expected(verb, progress))
+        progress.outstanding += 1
         if self.narrate:
-            self._events.append(Line(".", outgoing=True))
+            self._events.append(Line(_command_of(octets), outgoing=True))
+
+    def _end_of_content(self, progress: Progress, verb: Verb) -> None:
         # RFC 2033 §4.2: in LMTP one reply for each accepted recipient
         for place in progress.accepted if self._lmtp else (0,):
-            self._expected.append(_Expected(Verb.CONTENT, progress, place))
+            self._expected.append(_Expected(verb, progress, place))
             progress.outstanding += 1
         self._current = None
         early, self._early = self._early, None
@@ -463,9 +512,9 @@ class ClientConnection:
         progress.outstanding += 1
 
     def _say(self, line: str, *, shown: str = "") -> None:
-        assert line.isascii(), "octets outside ASCII never leave in a command"
-        assert line.isprintable(), "control characters never leave in a command"
-        self._out.append(f"{line}\r\n".encode("ascii"))
+        assert line.isascii() or self.extensions.smtputf8, "not without SMTPUTF8"
+        assert not _CONTROLS.search(line), "control characters never leave in a command"
+        self._out.append(f"{line}\r\n".encode())
         if self.narrate:
             self._events.append(Line(shown or line, outgoing=True))
 
@@ -492,3 +541,7 @@ class ClientConnection:
                 progress.decide_rest(reply, verb)
             self._events.append(progress.done())
         self._events.append(LostConnection(reason, reply))
+
+
+def _command_of(octets: bytes) -> str:
+    return octets[: octets.index(b"\r\n")].decode("ascii")

@@ -176,3 +176,33 @@ class ContentWriter:
         if self._held or not self._at_line_start:
             return END
         return b".\r\n"
+
+
+class LineEnds:
+    """Makes canonical content of pieces, as ``ContentWriter`` does, but no dots."""
+
+    __slots__ = ("_after_nuls", "_at_line_start", "_held")
+
+    def __init__(self) -> None:
+        self._at_line_start = True
+        self._after_nuls = False  # nothing but NULs stands before in the line
+        self._held = b""
+
+    def write(self, piece: bytes) -> bytes:
+        """Return the piece with every line ended by CRLF."""
+        if self._held:
+            piece = self._held + piece
+            self._held = b""
+        if piece.endswith(b"\r"):
+            self._held = b"\r"
+            piece = piece[:-1]
+        if not piece:
+            return b""
+        if not _is_canonical(piece):
+            piece = _BARE.sub(b"\r\n", piece)
+        self._at_line_start = piece.endswith(b"\r\n")
+        return piece
+
+    def end(self) -> bytes:
+        """Return the CRLF of the last line if it lacked one."""
+        return b"\r\n" if self._held or not self._at_line_start else b""

@@ -1,54 +1,21 @@
-"""Service extensions: what a server's hello offers, and what a client reads in one.
+"""Service extensions: what a client reads in a server's hello (``offer.py`` says ours).
 
 A keyword that is not known is kept by name and otherwise ignored (RFC 5321 §2.2.2).
 """
 
 import re
-from functools import lru_cache
 
 import msgspec
 
 from postroom.mail.reply import Reply
-from postroom.smtp.dialogue import Verb
-from postroom.smtp.settings import ServerSettings
 
 # ehlo-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:[ =](.*))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
-
-
-@lru_cache(maxsize=64)
-def hello_reply(
-    settings: ServerSettings,
-    hostname: str,
-    verb: Verb = Verb.EHLO,
-    *,
-    tls: bool = False,
-    authenticated: bool = False,
-    mechanisms: tuple[str, ...] | None = None,
-) -> Reply:
-    """Return the answer to HELO, EHLO or LHLO (RFC 5321 §4.1.1.1).
-
-    ``tls`` and ``authenticated`` say what the session already has, so that it is not
-    offered again (RFC 3207 §4.2, RFC 4954 §4). ``mechanisms`` are those that work just
-    now; None: all of the settings.
-    """
-    if verb is Verb.HELO:
-        return Reply(250, "", (hostname,))
-    lines = [hostname, "PIPELINING", "8BITMIME"]
-    size = int(settings.message_octets_max)
-    lines.append(f"SIZE {size}" if size else "SIZE")  # RFC 1870 §4
-    lines.append("ENHANCEDSTATUSCODES")
-    if settings.dsn:
-        lines.append("DSN")  # RFC 3461 §2: no parameters
-    if settings.starttls and not tls:
-        lines.append("STARTTLS")
-    if mechanisms is None:
-        mechanisms = settings.auth_mechanisms
-    if mechanisms and not authenticated:
-        lines.append(f"AUTH {' '.join(mechanisms)}")
-    lines.append("HELP")
-    return Reply(250, "", tuple(lines))
+# min-by-time = 1*9DIGIT (RFC 2852 §2)
+_BY_MIN = re.compile(r"[0-9]{1,9}")
+# limits-param = limit-name-value 0*[SP limit-name-value] (RFC 9422 §3)
+_LIMIT = re.compile(r"(?<!\S)([A-Za-z0-9_\-]+)=([0-9]{1,6})(?!\S)")
 
 
 class Extensions(msgspec.Struct, frozen=True):
@@ -95,9 +62,72 @@ class Extensions(msgspec.Struct, frozen=True):
         return "8BITMIME" in self.keywords
 
     @property
+    def chunking(self) -> bool:
+        """Content may come in chunks that are sent ahead (RFC 3030 §2, RFC 2920)."""
+        return "CHUNKING" in self.keywords and "PIPELINING" in self.keywords
+
+    @property
+    def binary_mime(self) -> bool:
+        """Content may be any octets, in chunks (RFC 3030 §3)."""
+        return "BINARYMIME" in self.keywords and self.chunking
+
+    @property
+    def smtputf8(self) -> bool:
+        """Addresses and header may hold UTF-8 (RFC 6531)."""
+        return "SMTPUTF8" in self.keywords
+
+    @property
     def dsn(self) -> bool:
         """MAIL and RCPT may ask for delivery reports (RFC 3461)."""
         return "DSN" in self.keywords
+
+    @property
+    def deliver_by(self) -> bool:
+        """MAIL may say until when a message is to be delivered (RFC 2852)."""
+        return "DELIVERBY" in self.keywords
+
+    @property
+    def deliver_by_s_min(self) -> int:
+        """The shortest time the server promises with BY (RFC 2852 §2); 0: any."""
+        value = self.keywords.get("DELIVERBY", "").partition(",")[0]
+        return int(value) if _BY_MIN.fullmatch(value) else 0
+
+    @property
+    def mt_priority(self) -> bool:
+        """MAIL may say how urgent a message is (RFC 6710)."""
+        return "MT-PRIORITY" in self.keywords
+
+    @property
+    def requiretls(self) -> bool:
+        """MAIL may demand TLS on all of the way (RFC 8689)."""
+        return "REQUIRETLS" in self.keywords
+
+    @property
+    def prdr(self) -> bool:
+        """The content may get a reply per recipient (draft-hall-prdr-00 §4.1)."""
+        return "PRDR" in self.keywords
+
+    @property
+    def recipients_max(self) -> int:
+        """Recipients that one transaction may name (RFC 9422 §4); 0: not said."""
+        return self._limit("RCPTMAX")
+
+    @property
+    def messages_max(self) -> int:
+        """Transactions that one session may hold (RFC 9422 §4); 0: not said."""
+        return self._limit("MAILMAX")
+
+    @property
+    def recipient_domains_max(self) -> int:
+        """Domains of one transaction's recipients (RFC 9422 §4); 0: not said."""
+        return self._limit("RCPTDOMAINMAX")
+
+    def _limit(self, name: str) -> int:
+        # RFC 9422 §4: zero would allow nothing; it and what is no number say nothing
+        for match in _LIMIT.finditer(self.keywords.get("LIMITS", "")):
+            if match[1].upper() == name:
+                return int(match[2])
+        return 0
 
     @property
     def starttls(self) -> bool:

@@ -4,6 +4,7 @@ Every recipient gets exactly one result, whatever the peer does and whenever it 
 doing it: the reply that decided, or None when nothing did.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +37,14 @@ class Transaction(msgspec.Struct, frozen=True):
     unknown; ``eight_bit`` says that it has octets outside ASCII. ``ret``, ``envid``
     and ``wishes`` (one per recipient, or none at all) are said to servers that offer
     DSN; others are not told of them (RFC 3461 §5.2.2).
+
+    ``chunked`` sends it in chunks where CHUNKING is offered (RFC 3030). ``binary``
+    says that it may be any octets, ``utf8`` that its header holds UTF-8 (RFC 6531),
+    ``requiretls`` that it must go over TLS all the way (RFC 8689): servers that do not
+    offer BINARYMIME, SMTPUTF8 or REQUIRETLS do not get it. ``by`` is the BY value as
+    it is at this moment (RFC 2852); with mode R the server must offer DELIVERBY.
+    ``priority`` is said as MT-PRIORITY where that is offered (RFC 6710 §4.3); 0 is
+    what every message has without it.
     """
 
     sender: Address
@@ -45,6 +54,12 @@ class Transaction(msgspec.Struct, frozen=True):
     ret: str = ""
     envid: str = ""
     wishes: tuple[Wish, ...] = ()
+    chunked: bool = False
+    binary: bool = False
+    utf8: bool = False
+    requiretls: bool = False
+    by: str = ""
+    priority: int = 0
 
 
 class TransactionDone(msgspec.Struct, frozen=True):
@@ -53,7 +68,8 @@ class TransactionDone(msgspec.Struct, frozen=True):
     ``results`` has the reply that decided about each recipient: a refusal of MAIL, of
     its RCPT, of DATA, or the reply to the content; None if the connection ended
     before one came, so that it is unknown whether the message was taken. ``verbs``
-    names the command each of them answers (None with None).
+    names the command each of them answers; None with a reply says that it is our own
+    and the server was not asked.
     """
 
     number: int
@@ -61,8 +77,24 @@ class TransactionDone(msgspec.Struct, frozen=True):
     verbs: tuple[Verb | None, ...]
 
 
-_UTF8 = Reply.of(553, "5.6.7", "Address outside ASCII cannot be sent to this server")
+_UTF8 = Reply.of(
+    553, "5.6.7", "Address outside ASCII cannot be sent to a host without SMTPUTF8"
+)
+_UTF8_HEADER = Reply.of(
+    554, "5.6.7", "Header outside ASCII cannot be sent to a host without SMTPUTF8"
+)
 _BAD = Reply.of(553, "5.1.3", "Address cannot be written in SMTP")
+_BINARY = Reply.of(
+    554, "5.6.1", "Binary content cannot be sent to a host without BINARYMIME"
+)
+_REQUIRETLS = Reply.of(554, "5.7.30", "REQUIRETLS support required")
+_NO_DELIVERBY = Reply.of(
+    554, "5.3.3", "Message must be delivered in time; the host has no DELIVERBY"
+)
+_BY_TOO_SHORT = Reply.of(
+    554, "5.3.3", "Message must be delivered sooner than the host promises"
+)
+_TOO_MANY = Reply.of(452, "4.5.3", "More than the host takes in one transaction")
 
 
 class Progress:
@@ -71,7 +103,10 @@ class Progress:
     __slots__ = (
         "_results",
         "_verbs",
+        "_verdicts",
         "accepted",
+        "asks_verdicts",
+        "chunk_refused",
         "finished",
         "mail_refused",
         "number",
@@ -85,24 +120,46 @@ class Progress:
         self.accepted: list[int] = []  # recipients whose fate the content decides
         self.mail_refused = False
         self.outstanding = 0  # replies that are out
+        self.asks_verdicts = False  # with PRDR
+        self.chunk_refused = False
         self.finished = False
         count = len(value.recipients)
         self._results: list[Reply | None] = [None] * count
         self._verbs: list[Verb | None] = [None] * count
+        self._verdicts: dict[int, Reply] = {}
 
-    def sendable(self) -> list[int]:
-        """Decide what cannot even be said; return the recipients that can."""
-        objection = _unsayable(self.value.sender)
+    def sendable(self, offered: Extensions) -> list[int]:
+        """Decide what cannot be sent to this server; return the recipients that can."""
+        objection = _objection(self.value, offered)
         if objection:
-            self.decide_rest(objection, Verb.MAIL)
+            self.decide_rest(objection, None)
             return []
         rest = []
         for i, address in enumerate(self.value.recipients):
-            objection = _unsayable(address)
+            objection = _unsayable(address, offered)
             if objection:
-                self._decide(i, objection, Verb.RCPT)
+                self._decide(i, objection, None)
             else:
                 rest.append(i)
+        if "LIMITS" in offered:
+            rest = self._within_limits(rest, offered)
+        return rest
+
+    def _within_limits(self, places: list[int], offered: Extensions) -> list[int]:
+        """Leave out those that are too many for one transaction (RFC 9422 §4)."""
+        recipients = self.value.recipients
+        most = offered.recipients_max or len(places)
+        domains_max = offered.recipient_domains_max or len(places)
+        domains: set[str] = set()
+        rest: list[int] = []
+        for i in places:
+            key = recipients[i].domain_key
+            known = key in domains
+            if len(rest) < most and (known or len(domains) < domains_max):
+                domains.add(key)
+                rest.append(i)
+            else:
+                self._decide(i, _TOO_MANY, None)
         return rest
 
     def mail(self, reply: Reply) -> None:
@@ -123,7 +180,21 @@ class Progress:
         """Take the LMTP reply for one recipient."""
         self._decide(index, _bounded(reply), Verb.CONTENT)
 
-    def decide_rest(self, reply: Reply, verb: Verb) -> None:
+    def verdict(self, index: int, reply: Reply) -> None:
+        """Take what PRDR says of one recipient; a good word waits for the last one."""
+        if reply.code // 100 == 2:
+            self._verdicts[index] = _bounded(reply)
+        else:
+            self.content(index, reply)
+
+    def final(self, reply: Reply) -> None:
+        """Take the reply to the content as a whole; with PRDR the last one."""
+        if reply.code // 100 == 2:
+            for index, verdict in self._verdicts.items():
+                self.content(index, verdict)
+        self.decide_rest(reply, Verb.CONTENT)
+
+    def decide_rest(self, reply: Reply, verb: Verb | None) -> None:
         """Let this reply decide about every recipient that is still open."""
         for index in range(len(self._results)):
             self._decide(index, reply, verb)
@@ -132,7 +203,7 @@ class Progress:
         """Return what became of it."""
         return TransactionDone(self.number, tuple(self._results), tuple(self._verbs))
 
-    def _decide(self, index: int, reply: Reply, verb: Verb) -> None:
+    def _decide(self, index: int, reply: Reply, verb: Verb | None) -> None:
         if self._results[index] is None:
             self._results[index] = reply
             self._verbs[index] = verb
@@ -147,9 +218,29 @@ def _bounded(reply: Reply) -> Reply:
     return Reply(reply.code, reply.status, kept)
 
 
-def _unsayable(address: Address) -> Reply | None:
+def _objection(value: Transaction, offered: Extensions) -> Reply | None:
+    """Why none of the recipients can be served by a server that offers this."""
+    if value.requiretls and not offered.requiretls:  # RFC 8689 §4.2.1
+        return _REQUIRETLS
+    if value.binary and not offered.binary_mime:  # RFC 3030 §3
+        return _BINARY
+    if value.utf8 and not offered.smtputf8:  # RFC 6531 §3.5
+        return _UTF8_HEADER
+    if value.by and _is_return(value.by):  # RFC 2852 §4.1.4.1
+        if not offered.deliver_by:
+            return _NO_DELIVERBY
+        if offered.deliver_by_s_min > int(value.by.partition(";")[0]):
+            return _BY_TOO_SHORT
+    return _unsayable(value.sender, offered)
+
+
+def _is_return(by: str) -> bool:
+    return by.partition(";")[2][:1].upper() == "R"
+
+
+def _unsayable(address: Address, offered: Extensions) -> Reply | None:
     """Why an address cannot leave; one made by hand must not forge a command."""
-    if not address.is_ascii:  # RFC 6531 §3.2: not without SMTPUTF8
+    if not (address.is_ascii or offered.smtputf8):  # RFC 6531 §3.2
         return _UTF8
     try:
         Address.from_text(address.to_text())
@@ -158,18 +249,43 @@ def _unsayable(address: Address) -> Reply | None:
     return None
 
 
-def mail_line(transaction: Transaction, offered: Extensions) -> str:
-    """Write MAIL with what the server offered to understand (RFC 5321 §4.1.1.2)."""
+def mail_line(progress: Progress, offered: Extensions, places: Sequence[int]) -> str:
+    """Write MAIL with what the server offered to understand (RFC 5321 §4.1.1.2).
+
+    ``places`` are the recipients that will be named.
+    """
+    transaction = progress.value
     line = f"MAIL From:<{transaction.sender.to_text()}>"
     if transaction.size_octets and offered.size:  # RFC 1870 §5
         line += f" SIZE={transaction.size_octets}"
-    if transaction.eight_bit and offered.eight_bit_mime:  # RFC 6152 §3
+    if transaction.binary:  # RFC 3030 §3
+        line += " BODY=BINARYMIME"
+    elif transaction.eight_bit and offered.eight_bit_mime:  # RFC 6152 §3
         line += " BODY=8BITMIME"
-    if transaction.ret and offered.dsn:  # RFC 3461 §5.2.1 (b)
-        line += f" RET={transaction.ret}"
-    if transaction.envid and offered.dsn:  # RFC 3461 §5.2.1 (a)
-        line += f" ENVID={transaction.envid}"
+    if offered.dsn:
+        if transaction.ret:  # RFC 3461 §5.2.1 (b)
+            line += f" RET={transaction.ret}"
+        if transaction.envid:  # RFC 3461 §5.2.1 (a)
+            line += f" ENVID={transaction.envid}"
+    if offered.smtputf8 and _needs_utf8(transaction, places):  # RFC 6531 §3.4
+        line += " SMTPUTF8"
+    if transaction.requiretls:  # RFC 8689 §4.2.1
+        line += " REQUIRETLS"
+    if transaction.by and offered.deliver_by:  # RFC 2852 §4.1.4
+        line += f" BY={transaction.by}"
+    if transaction.priority and offered.mt_priority:  # RFC 6710 §4.2
+        line += f" MT-PRIORITY={transaction.priority}"
+    if progress.asks_verdicts:  # draft-hall-prdr-00 §4.2
+        line += " PRDR"
     return line
+
+
+def _needs_utf8(transaction: Transaction, places: Sequence[int]) -> bool:
+    """Whether SMTPUTF8 is needed, not only allowed (RFC 6531 §3.4)."""
+    if transaction.utf8 or not transaction.sender.is_ascii:
+        return True
+    recipients = transaction.recipients
+    return not all([recipients[place].is_ascii for place in places])
 
 
 def rcpt_line(transaction: Transaction, place: int, offered: Extensions) -> str:
@@ -179,6 +295,7 @@ def rcpt_line(transaction: Transaction, place: int, offered: Extensions) -> str:
         wish = transaction.wishes[place]
         if wish.notify:  # RFC 3461 §5.2.1 (c)
             line += f" NOTIFY={wish.notify}"
-        if wish.orcpt:  # RFC 3461 §5.2.1 (d)
+        # RFC 6533 §4: outside ASCII only in a transaction with SMTPUTF8
+        if wish.orcpt.isascii() and wish.orcpt:  # RFC 3461 §5.2.1 (d)
             line += f" ORCPT={wish.orcpt}"
     return line
