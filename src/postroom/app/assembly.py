@@ -34,12 +34,13 @@ from postroom.policy.chain import Chain
 from postroom.policy.loader import Site, SiteError, load_site
 from postroom.route.drive import Waiting, answer_now
 from postroom.route.facts import RouteFacts, Sources
-from postroom.route.questions import ALIASES, ROUTES
+from postroom.route.questions import ALIASES, ROUTES, SENDERS
 from postroom.route.router import Router
 from postroom.route.routing import LocalUser
 from postroom.route.ways import check_way
 from postroom.services.face import Face, Kind, Login, Tls
 from postroom.services.generation import Generation, Tenancy
+from postroom.services.user_rules import user_rules
 from postroom.tables.aliases import Targets, alias_file
 from postroom.tables.include import Includes
 from postroom.tables.table import TableFile
@@ -80,7 +81,13 @@ class Built(NamedTuple):
     own: OwnNames
     aliases: TableFile[Targets] | None
     routes: TableFile[str] | None
+    senders: TableFile[str] | None
     site: Site | None
+
+    @property
+    def tables(self) -> "tuple[TableFile[Targets] | TableFile[str] | None, ...]":
+        """All files that are read anew when they change."""
+        return self.aliases, self.routes, self.senders
 
     async def aclose(self) -> None:
         """Let go of what only this generation used, once it is out of force."""
@@ -133,11 +140,12 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
     resolver = Resolver(config.dns, ground.clock)
     aliases = _aliases(config, before)
     routes = _routes(config, before)
-    for table in (aliases, routes):
+    senders = _senders(config, before)
+    for table in (aliases, routes, senders):
         for problem in table.reload() if table else ():
             ground.emit(problem.to_event(ground.clock().utc_us))
     router = Router(config.route, config.hostname, own)
-    tables = {ALIASES: aliases, ROUTES: routes}
+    tables = {ALIASES: aliases, ROUTES: routes, SENDERS: senders}
     sources = Sources(
         tables={name: table for name, table in tables.items() if table is not None},
         user_exists=ground.users.exists,
@@ -167,8 +175,9 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
             for listen in config.listen
             if listen.service in SMTP_SERVICES
         },
+        user_rules=user_rules(config.submission),
     )
-    return Built(config, generation, resolver, own, aliases, routes, site)
+    return Built(config, generation, resolver, own, aliases, routes, senders, site)
 
 
 def _agents(
@@ -257,6 +266,14 @@ def _routes(config: Config, before: Built | None) -> TableFile[str] | None:
     if before and kept and (kept.path, before.config.tables) == (path, config.tables):
         return kept
     return text_table(path, config.tables, check_way) if path else None
+
+
+def _senders(config: Config, before: Built | None) -> TableFile[str] | None:
+    path = config.submission.senders
+    kept = before.senders if before else None
+    if before and kept and (kept.path, before.config.tables) == (path, config.tables):
+        return kept
+    return text_table(path, config.tables) if path else None
 
 
 def _site(config: Config, number: int) -> Site | None:

@@ -355,7 +355,7 @@ class _Worker:
         now = read_now()
         return [
             problem.to_event(now.utc_us)
-            for table in (self._built.aliases, self._built.routes)
+            for table in self._built.tables
             if table is not None and table.is_changed()
             for problem in table.reload()
         ]

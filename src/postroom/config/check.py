@@ -6,8 +6,6 @@ the check.
 
 import os
 import pwd
-from ipaddress import ip_address
-from pathlib import Path
 
 import msgspec
 
@@ -17,16 +15,15 @@ from postroom.config.check_files import (
     unsafe_file,
     users_findings,
 )
+from postroom.config.check_listen import listen_findings
 from postroom.config.check_routes import route_findings
-from postroom.config.findings import Finding, Findings, problem, warning
+from postroom.config.findings import Findings, problem, warning
 from postroom.config.load import load
 from postroom.config.problems import ConfigError
 from postroom.config.render import to_toml
 from postroom.config.settings import Config
 from postroom.mail.units import Size
 from postroom.policy.session import parse_network
-
-_UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 # Networks larger than these hold strangers.
 _WIDEST_V4, _WIDEST_V6 = 8, 19
@@ -55,7 +52,7 @@ def run_check(path: str) -> CheckReport:
         *unsafe_file(path),
         *_process_findings(config),
         *_name_findings(config),
-        *_listen_findings(config),
+        *listen_findings(config),
         *_relay_findings(config),
         *_space_findings(config),
         *directory_findings(config),
@@ -97,39 +94,6 @@ def _name_findings(config: Config) -> Findings:
         )
 
 
-def _listen_findings(config: Config) -> Findings:
-    if not config.listen:
-        yield warning(
-            "listen: nothing listens; only the sendmail command takes mail: add "
-            '[[listen]] with address = "0.0.0.0:25" and service = "smtp"'
-        )
-    lowest = _lowest_port()
-    seen: set[tuple[str, int]] = set()
-    for one in config.listen:
-        if (one.ip, one.port) in seen:
-            yield problem(f"listen: {one.address} is there twice")
-        seen.add((one.ip, one.port))
-        if one.port < lowest and os.geteuid() != 0:
-            yield warning(
-                f"listen: {one.address} needs root: ports below {lowest} are reserved "
-                "(or give the program CAP_NET_BIND_SERVICE)"
-            )
-        if one.service == "pop3" and not ip_address(one.ip).is_loopback:
-            yield _pop3_finding(config, one.address)
-
-
-def _pop3_finding(config: Config, address: str) -> Finding:
-    if config.pop3.plaintext == "always":
-        return warning(
-            f"pop3.plaintext: passwords cross the network readable at {address}: use "
-            '"loopback" unless the network is trusted'
-        )
-    return warning(
-        f'pop3.plaintext: is "{config.pop3.plaintext}", so nobody from another machine '
-        f"can log in at {address} without TLS"
-    )
-
-
 def _space_findings(config: Config) -> Findings:
     """A log is as large as it may be just when draining needs the last of the disk."""
     spool, workers = config.spool, config.process.workers
@@ -159,11 +123,3 @@ def _relay_findings(config: Config) -> Findings:
                 f'policy.relay_networks: "{text}" is more than any one network: '
                 "strangers may relay"
             )
-
-
-def _lowest_port() -> int:
-    """Return the lowest port that anyone may listen on."""
-    try:
-        return int(Path(_UNPRIVILEGED_PORTS).read_text())
-    except (OSError, ValueError):
-        return 1024

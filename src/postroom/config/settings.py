@@ -136,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What is borne from the servers that mail is handed to."""
 
     submission: SubmissionSettings = SubmissionSettings()
-    """Letters from the ``sendmail`` command."""
+    """Mail from users, who log in or call ``sendmail``."""
 
     dns: ResolverSettings = ResolverSettings()
     """How names are looked up."""
@@ -180,6 +180,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("policy", "module"),
     ("route", "aliases"),
     ("route", "routes"),
+    ("submission", "senders"),
     ("spool", "directory"),
     ("dns", "resolv_conf"),
     ("mailbox", "path"),

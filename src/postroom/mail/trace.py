@@ -59,11 +59,14 @@ def received_field(
     hostname: str,
     utc_us: int,
     zone_offset_s: int,
+    *,
+    is_client_hidden: bool = False,
 ) -> bytes:
     """Return the ``Received`` field for a message just taken (RFC 5321 §4.4).
 
     The ``for`` clause is there only when the message has a single recipient: more
-    would tell them of one another (RFC 5321 §7.2, §7.6).
+    would tell them of one another (RFC 5321 §7.2, §7.6). Where the client is to be
+    hidden there is no ``from`` clause.
     """
     origin = envelope.origin
     date = _date_of_second(utc_us // SECOND_US, zone_offset_s)
@@ -72,7 +75,8 @@ def received_field(
         by = f"\r\n\tby {hostname} with {_safe_name(origin.protocol)} id {queue_id}"
     else:
         by = f"\r\n\tby {hostname} id {queue_id}"
-    text = f"Received: {_from_clause(origin)}{by}{path};\r\n\t{date}\r\n"
+    sender = by.lstrip() if is_client_hidden else f"{_from_clause(origin)}{by}"
+    text = f"Received: {sender}{path};\r\n\t{date}\r\n"
     return text.encode("utf-8", "replace")
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 ALIASES = "aliases"
 ROUTES = "routes"
+SENDERS = "senders"
 
 
 class Lookup(msgspec.Struct, frozen=True, gc=False):

@@ -6,8 +6,8 @@ it is not positive nothing was kept.
 """
 
 from asyncio import Future
-from collections.abc import Awaitable, Sequence
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, assert_never
 
 from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
@@ -36,8 +36,21 @@ _HEADER_TOO_LARGE = Reply.of(552, "5.3.4", "Header block is too large")
 _VERDICTS = (Accept, Reject, Defer, Discard)
 
 
+class Finishing(NamedTuple):
+    """What is done to a user's message before it is queued (RFC 6409 §8).
+
+    ``complete`` makes its header whole; ``is_client_hidden`` leaves the client out of
+    our Received field.
+    """
+
+    complete: Callable[[bytes, QueueId], bytes]
+    is_client_hidden: bool
+
+
 class Content:
     """Collects one message.
+
+    ``finishing`` is what is done to it, if it comes from a user.
 
     Made by ``begin`` or ``begin_now``, ended by ``release`` or ``abandon``.
     """
@@ -56,6 +69,7 @@ class Content:
         self._failure: Reply | None = None
         self._say: Say | None = None
         self.finished: Future[None] | None = None
+        self.finishing: Finishing | None = None
 
     @classmethod
     def begin_now(cls, tools: Tools, generation: Generation) -> "Content | None":
@@ -135,6 +149,8 @@ class Content:
         if len(message.header) > self._generation.receive.header_octets_max:
             await self._drop()
             return _HEADER_TOO_LARGE
+        if self.finishing is not None:
+            message = self._completed(message, self.finishing)
         subject = MessageSubject(envelope, message, message.size)
         verdict = self._generation.chain.decide_now("message", session, subject)
         if not isinstance(verdict, _VERDICTS):
@@ -190,6 +206,10 @@ class Content:
             raise
         return replies.queued(self.queue_id)
 
+    def _completed(self, message: Message, finishing: Finishing) -> Message:
+        header = finishing.complete(message.header, self.queue_id)
+        return Message(header, message.body, message.edits)
+
     def _held(self) -> Message:
         chunks = self._chunks
         content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -232,6 +252,8 @@ class Content:
             self._generation.hostname,
             arrival_us,
             self._tools.shop.zone_offset_s(arrival_us),
+            is_client_hidden=self.finishing is not None
+            and self.finishing.is_client_hidden,
         )
         edits = (*message.edits, Prepend(field))
         return Message(

@@ -16,6 +16,7 @@ from postroom.route.drive import Facts
 from postroom.route.router import Router
 from postroom.services.face import Face, Kind
 from postroom.services.settings import ReceiveSettings
+from postroom.services.user_rules import USUAL_RULES, UserRules
 from postroom.smtp.settings import ServerSettings
 
 
@@ -47,6 +48,7 @@ class Generation(NamedTuple):
     agents: Mapping[str, Agent]
     tenancy: Tenancy | None = None
     faces: Mapping[str, Face] = _NO_FACES
+    user_rules: UserRules = USUAL_RULES
 
     def face(self, listener: str) -> Face:
         """Return what a listener shows to its clients."""

@@ -6,13 +6,18 @@ cannot keep it the client is told 452 or 451 and the message is not ours.
 
 from collections.abc import Awaitable
 
+import msgspec
+
+from postroom.mail.address import Address
 from postroom.mail.envelope import Recipient
 from postroom.mail.reply import Reply
 from postroom.mail.verdict import Discard, Verdict
 from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
+from postroom.services import user_mail
 from postroom.services.content import Content
+from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction
 from postroom.smtp import commands, replies, server
 
@@ -21,6 +26,34 @@ _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later
 
 def on_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     """Begin a transaction, if policy and the disk allow."""
+    if user_mail.owes_login(talk):
+        talk.core.reply(user_mail.login_first(talk, "MAIL"))
+        return None
+    if talk.face.kind is Kind.LOCAL:
+        event = msgspec.structs.replace(event, address=_whole(talk, event.address))
+    elif talk.origin.login:
+        return _on_users_mail(talk, event)
+    return _judge_mail(talk, event)
+
+
+async def _on_users_mail(talk: Talk, event: commands.Mail) -> None:
+    refusal = await user_mail.sender_refusal(talk, event.address)
+    if refusal is not None:
+        talk.rejected("MAIL", str(event.address), *refusal)
+        return talk.core.reply(refusal[0])
+    waiting = _judge_mail(talk, event)
+    if waiting is not None:
+        await waiting
+
+
+def _whole(talk: Talk, address: Address) -> Address:
+    """Give a bare name of a caller of ``sendmail -bs`` our domain."""
+    if address.domain or address.is_null:
+        return address
+    return Address(address.local, talk.generation.hostname)
+
+
+def _judge_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     params = event.params
     subject = Mail(event.address, params.size, params.body.value)
     return talk.ask("mail", subject, _answer_mail, event)
@@ -42,6 +75,14 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
 
 def on_rcpt(talk: Talk, event: commands.Rcpt) -> Awaitable[None] | None:
     """Say whether mail for an address is taken."""
+    if talk.face.kind is Kind.LOCAL:
+        event = msgspec.structs.replace(event, address=_whole(talk, event.address))
+    elif talk.origin.login:
+        refusal = user_mail.recipient_refusal(talk)
+        if refusal is not None:
+            talk.rejected("RCPT", str(event.address), *refusal)
+            talk.core.reply(refusal[0])
+            return None
     generation = talk.generation
     routing = generation.router.recall(event.address, generation.facts)
     if routing is None:
@@ -102,6 +143,8 @@ async def _start_later(talk: Talk) -> None:
 
 
 def _start(talk: Talk, content: Content) -> None:
+    assert talk.transaction is not None
+    content.finishing = user_mail.finishing(talk, talk.transaction.mail.address)
     talk.content = content
     talk.core.reply(replies.START_CONTENT)
 
@@ -130,7 +173,8 @@ async def on_end_of_data(talk: Talk, event: server.EndOfData) -> None:
         talk.messages += 1
     else:
         talk.rejected("DATA", "", reply, "content")
-    talk.core.reply(reply)
+    # RFC 2033 §4.2: one for each recipient; the fate of all is the same.
+    talk.core.reply(*(reply,) * talk.core.owed)
     talk.reset()
 
 

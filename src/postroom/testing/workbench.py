@@ -25,7 +25,7 @@ from postroom.policy.chain import Chain
 from postroom.policy.hooks import MARK, Function
 from postroom.policy.settings import PolicySettings
 from postroom.route.facts import RouteFacts, Sources
-from postroom.route.questions import ALIASES
+from postroom.route.questions import ALIASES, SENDERS
 from postroom.route.router import Router
 from postroom.route.settings import RouteSettings
 from postroom.schedule.scheduler import Scheduler
@@ -34,11 +34,17 @@ from postroom.schedule.settings import ScheduleSettings
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.dispatch import Dispatcher
+from postroom.services.face import Face
 from postroom.services.generation import Generation
 from postroom.services.line import Line, start_line
 from postroom.services.reception import Tools
 from postroom.services.report_settings import ReportSettings
-from postroom.services.settings import DeliverSettings, ReceiveSettings
+from postroom.services.settings import (
+    DeliverSettings,
+    ReceiveSettings,
+    SubmissionSettings,
+)
+from postroom.services.user_rules import user_rules
 from postroom.services.workshop import Workshop
 from postroom.smtp.settings import ServerSettings
 from postroom.spool.engine import Shard
@@ -186,6 +192,7 @@ class Bench:
         self.spool = FaultySpool(shard)
         self.log = FreeLog()
         self.aliases = Aliases(plan.aliases)
+        self.senders = Aliases({key: [text] for key, text in plan.senders.items()})
         self.agents = {
             name: ScriptedAgent(plan.script) for name in ("mailbox", "smtp", "discard")
         }
@@ -301,6 +308,9 @@ class Plan:
         self.server: ServerSettings = settings.pop("server", ServerSettings())
         self.receive: ReceiveSettings = settings.pop("receive", ReceiveSettings())
         self.spool: SpoolSettings = settings.pop("spool", QUICK)
+        self.faces: Mapping[str, Face] = settings.pop("faces", {})
+        self.senders: Mapping[str, str] = settings.pop("senders", {})
+        self.submission = settings.pop("submission", SubmissionSettings())
         assert not settings, f"no such setting: {settings}"
 
 
@@ -309,7 +319,8 @@ def _generation(bench: Bench, plan: Plan) -> Generation:
     guards = Guards(policy, plan.server.message_octets_max)
     hooks = (*guards.hooks(), *plan.hooks)
     sources = Sources(
-        tables={ALIASES: bench.aliases}, user_exists=plan.users.__contains__
+        tables={ALIASES: bench.aliases, SENDERS: bench.senders},
+        user_exists=plan.users.__contains__,
     )
     return Generation(
         number=1,
@@ -320,6 +331,8 @@ def _generation(bench: Bench, plan: Plan) -> Generation:
         router=Router(RouteSettings(), HOST, OwnNames.of([HOST])),
         facts=RouteFacts(sources),
         agents=bench.agents,
+        faces=plan.faces,
+        user_rules=user_rules(plan.submission),
     )
 
 

@@ -44,6 +44,7 @@ def office(b: Bench, aliases: Path | None = None) -> Office:
         table,
         None,
         None,
+        None,
     )
     receive = ReceiveService(b.tools)
     return Office(0, "run", lambda: built, [b.line], receive, Metrics())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from postroom.auth.file import User, add_user
-from postroom.config import check, check_files
+from postroom.config import check_files, check_listen
 from postroom.config.check import CheckReport, run_check
 from postroom.config.load import parse
 
@@ -63,7 +63,7 @@ class SiteFolder:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
     # As an ordinary user would see it, whoever runs the tests.
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(check, "_UNPRIVILEGED_PORTS", "/nonexistent")
+    monkeypatch.setattr(check_listen, "_UNPRIVILEGED_PORTS", "/nonexistent")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     return SiteFolder(tmp_path)
 

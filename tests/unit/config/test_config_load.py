@@ -75,7 +75,10 @@ BAD = {
         "[smpt]\nx = 1",
         'p.toml:1: smpt: there is no such setting; did you mean "smtp"?',
     ),
-    "nothing near": ("[[listen]]\nqqq = 1", "known here: address, login, name, proxy, service, tls"),
+    "nothing near": (
+        "[[listen]]\nqqq = 1",
+        "known here: address, login, name, proxy, service, tls",
+    ),
     "deeper": (
         "[schedule.retry]\nexpires = '5d'",
         "schedule.retry.expires: there is no",

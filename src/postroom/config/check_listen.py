@@ -1,0 +1,113 @@
+"""``postroom check`` of the listeners: what cannot work there, and what is unsafe."""
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from postroom.config.findings import Finding, Findings, problem, warning
+from postroom.config.settings import Config, Listen
+
+_UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+_SMTP_PORT, _SUBMISSIONS_PORT = 25, 465
+
+
+def listen_findings(config: Config) -> Findings:
+    """Check every ``[[listen]]``."""
+    if not config.listen:
+        yield warning(
+            "listen: nothing listens; only the sendmail command takes mail: add "
+            '[[listen]] with address = "0.0.0.0:25" and service = "smtp"'
+        )
+    lowest = _lowest_port()
+    seen: set[tuple[str, int]] = set()
+    for one in config.listen:
+        if (one.ip, one.port) in seen:
+            yield problem(f"listen: {one.address} is there twice")
+        seen.add((one.ip, one.port))
+        if one.port < lowest and os.geteuid() != 0:
+            yield warning(
+                f"listen: {one.address} needs root: ports below {lowest} are reserved "
+                "(or give the program CAP_NET_BIND_SERVICE)"
+            )
+        yield from _use_findings(config, one)
+        if one.service == "pop3" and not ip_address(one.ip).is_loopback:
+            yield _pop3_finding(config, one.address)
+
+
+def _pop3_finding(config: Config, address: str) -> Finding:
+    if config.pop3.plaintext == "always":
+        return warning(
+            f"pop3.plaintext: passwords cross the network readable at {address}: use "
+            '"loopback" unless the network is trusted'
+        )
+    return warning(
+        f'pop3.plaintext: is "{config.pop3.plaintext}", so nobody from another machine '
+        f"can log in at {address} without TLS"
+    )
+
+
+def _use_findings(config: Config, listen: Listen) -> Iterator[Finding]:
+    """Say where a port is not used as the rest of the world uses it."""
+    where, port = listen.address, listen.port
+    if port == _SMTP_PORT and listen.service == "lmtp":
+        yield problem(  # RFC 2033 §5
+            f"listen: {where}: LMTP must not be served on port 25, where others expect "
+            "SMTP: take another port, such as 24"
+        )
+    if port == _SMTP_PORT and listen.service == "submission":
+        yield warning(
+            f"listen: {where}: other hosts cannot deliver mail to a submission "
+            'service: on port 25 write service = "smtp"'
+        )
+    if port == _SMTP_PORT and listen.service == "smtp":
+        yield from _public_findings(listen)
+    if port == _SUBMISSIONS_PORT and listen.tls not in ("implicit", "auto"):
+        yield warning(  # RFC 8314 §3.3
+            f"listen: {where}: on port 465 clients begin with TLS: write "
+            'tls = "implicit"'
+        )
+    if listen.service == "submission":
+        yield from _submission_findings(config, listen)
+
+
+def _public_findings(listen: Listen) -> Iterator[Finding]:
+    where = listen.address
+    if listen.login == "required":
+        yield warning(
+            f"listen: {where}: other hosts do not log in, so they cannot deliver mail "
+            'here: write login = "off", and take a submission service for users'
+        )
+    if listen.tls == "required":
+        yield warning(  # RFC 3207 §4
+            f"listen: {where}: other hosts that have no TLS cannot deliver mail here: "
+            'a public server offers it (tls = "starttls") and insists on nothing'
+        )
+    if listen.tls == "implicit":
+        yield warning(
+            f"listen: {where}: on port 25 other hosts begin without TLS: write "
+            'tls = "starttls"'
+        )
+
+
+def _submission_findings(config: Config, listen: Listen) -> Iterator[Finding]:
+    where = listen.address
+    if listen.login == "off":
+        yield warning(
+            f"listen: {where}: users are not asked who they are: anybody in "
+            "policy.relay_networks may send in any name"
+        )
+    elif not config.smtp.auth_mechanisms:
+        yield problem(
+            f"listen: {where}: users have to log in, but no mechanism is offered: set "
+            "smtp.auth_mechanisms"
+        )
+
+
+def _lowest_port() -> int:
+    """Return the lowest port that anyone may listen on."""
+    try:
+        return int(Path(_UNPRIVILEGED_PORTS).read_text())
+    except (OSError, ValueError):
+        return 1024
