@@ -176,6 +176,11 @@ class Stream(asyncio.Protocol):
         self._deadline_us = self._sweeper.next_us + wait_us
 
     @property
+    def unread_octets(self) -> int:
+        """How many octets have come that nobody has read."""
+        return self._unread_octets
+
+    @property
     def is_congested(self) -> bool:
         """Whether so much has not gone out yet that ``drain`` has to be awaited."""
         return self._writing_paused

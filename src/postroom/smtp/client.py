@@ -97,6 +97,7 @@ class ClientConnection:
         self.narrate = narrate
         self.state = State.CONNECTED
         self.extensions = _UNTOLD
+        self.discarded_octets = 0  # sent ahead of the TLS handshake
         self._hostname = hostname
         self._lmtp = lmtp
         self._settings = settings or ClientSettings()
@@ -328,9 +329,10 @@ class ClientConnection:
         self._events.append(HelloDone(reply, self.extensions))
 
     def _take_answer(self, verb: Verb, reply: Reply) -> None:
-        if self.state is State.TLS and len(self._inbox):  # RFC 3207 §4.2
-            self._nonsense("data before the TLS handshake")
-        elif verb is Verb.RSET and not reply.is_positive and self._open:
+        if self.state is State.TLS:  # RFC 3207 §4.2: what came ahead is discarded
+            self.discarded_octets += len(self._inbox)
+            self._inbox.clear()
+        if verb is Verb.RSET and not reply.is_positive and self._open:
             self._nonsense(f"reply {reply.code} to RSET")
         else:
             self._events.append(Answered(verb, reply))

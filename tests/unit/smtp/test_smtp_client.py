@@ -342,11 +342,24 @@ def test_starttls() -> None:
     assert client.data_to_send() == b"EHLO c.example\r\n"
 
 
-def test_replies_ahead_of_the_handshake_are_nonsense() -> None:
-    client = ready(b"250-mx\r\n250 STARTTLS\r\n")
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize(
+    "ahead", [b"250 injected\r\n", b"250-inj", b"250-mx\r\n250 AUTH PLAIN\r\n"]
+)
+def test_replies_ahead_of_the_handshake_are_discarded(ahead: bytes, lmtp: bool) -> None:
+    client = ready(b"250-mx\r\n250 STARTTLS\r\n", lmtp=lmtp)
     client.start_tls()
-    client.receive(b"220 go\r\n250 injected\r\n")
-    assert isinstance(events(client)[0], ProtocolError)
+    client.receive(b"220 go\r\n" + ahead)
+    (answered,) = events(client)
+    assert isinstance(answered, Answered)
+    assert client.discarded_octets == len(ahead)
+    client.data_to_send()
+    client.tls_started()
+    client.send_hello()
+    client.receive(b"250 mx\r\n")
+    (hello,) = events(client)
+    assert isinstance(hello, HelloDone)
+    assert hello.extensions.keywords == {}
 
 
 def test_calls_out_of_place_are_our_bug() -> None:
