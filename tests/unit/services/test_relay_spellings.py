@@ -1,6 +1,6 @@
 """No spelling of a recipient makes us relay for a stranger, and no trick around it.
 
-Every spelling of ``relay_table`` is said to a real session (core, policy, router,
+Every spelling of ``tests/spellings`` is said to a real session (core, policy, router,
 queue) by a client from outside, under several configurations, and again with senders,
 hellos and parameters that pretend to be ours. None that leads elsewhere gets 250, and
 nothing is handed to the agent that sends mail out; those that are ours by another name
@@ -9,10 +9,10 @@ arrive.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
-from relay_table import FOREIGN, LOCAL
 
 from postroom.dns.own import OwnNames
 from postroom.mail.envelope import Origin
@@ -25,17 +25,18 @@ from postroom.smtp.settings import ServerSettings
 from postroom.testing.conversation import ListConversation
 from postroom.testing.workbench import HOST, Aliases, Bench, Plan, bench
 
+TABLES = Path(__file__).parents[2] / "spellings"
 STRANGER = Origin(protocol="SMTP", client_ip="203.0.113.9", listener="in")
 OURS = ("sub.gonzo.test", "münchen.test")
 ADDRESSES = ("192.0.2.25", "2001:db8::25")
 PATIENT = ServerSettings(errors_max=1000)
 
 
-def table(text: str) -> dict[str, bytes]:
+def table(name: str) -> dict[str, bytes]:
     """Read a table: the name, then the octets behind ``RCPT TO:``."""
     found: dict[str, bytes] = {}
-    for line in text.strip().splitlines():
-        if line.startswith("#"):
+    for line in (TABLES / name).read_text("utf-8").splitlines():
+        if not line or line.startswith("#"):
             continue
         name, _, spelling = line.partition(" ")
         assert name not in found, name
@@ -47,7 +48,7 @@ def table(text: str) -> dict[str, bytes]:
     return found
 
 
-SPELLINGS, OWN_SPELLINGS = table(FOREIGN), table(LOCAL)
+SPELLINGS, OWN_SPELLINGS = table("foreign.txt"), table("ours.txt")
 
 CONFIGURATIONS = {
     "default": RouteSettings(local_domains=OURS),
