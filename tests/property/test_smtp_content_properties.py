@@ -1,12 +1,17 @@
 """Content goes through writer and reader unchanged, however it is cut."""
 
+import re
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postroom.smtp.data import ContentReader, ContentWriter, Problem
 
+# Without a dot behind NULs: it is doubled for good, see ``ContentWriter``.
 LINES = st.lists(
-    st.binary(max_size=12).map(lambda b: b.translate(None, b"\r\n"))
+    st.binary(max_size=12)
+    .map(lambda b: b.translate(None, b"\r\n"))
+    .filter(lambda line: not re.match(rb"\0+\.", line))
     | st.sampled_from([b"", b".", b"..", b".x", b"x" * 30, b"From x", b"\0"]),
     max_size=20,
 )

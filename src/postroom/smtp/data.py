@@ -18,6 +18,8 @@ from typing import Final
 
 END: Final = b"\r\n.\r\n"
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_NUL_DOT = re.compile(rb"(\r\n\0++)\.")
+_NULS_LAST = re.compile(rb"\r\n\0++\Z")
 
 
 class Problem(StrEnum):
@@ -29,9 +31,10 @@ class Problem(StrEnum):
 
 
 class ContentReader:
-    """Reads the content of one message after 354."""
+    """Reads the content of one message after 354; without ``dots`` none is doubled."""
 
     __slots__ = (
+        "_dots",
         "_fix",
         "_fresh",
         "_held",
@@ -44,10 +47,13 @@ class ContentReader:
         "size_octets",
     )
 
-    def __init__(self, octets_max: int, line_octets_max: int, *, fix: bool) -> None:
+    def __init__(
+        self, octets_max: int, line_octets_max: int, *, fix: bool, dots: bool = True
+    ) -> None:
         self._octets_max = octets_max
         self._line_octets_max = line_octets_max
         self._fix = fix
+        self._dots = dots
         self._fresh = True  # nothing decided yet: a CRLF stands before the content
         self._held = b""
         self._line_octets = 0  # of the line that the last piece left open
@@ -79,15 +85,19 @@ class ContentReader:
         if end >= 0:
             self.ended = True
             self.rest = data[end + 5 :]
-            return self._judge(data[start : end + 2])
+            return self.judge(data[start : end + 2])
         keep = _end_begun(data)
         if keep:
             self._held = data[-keep:]
-            return self._judge(data[start:-keep])
-        return self._judge(data[start:] if start else data)
+            return self.judge(data[start:-keep])
+        return self.judge(data[start:] if start else data)
 
-    def _judge(self, piece: bytes) -> bytes:
-        if b"\r\n." in piece:  # RFC 5321 §4.5.2
+    def judge(self, piece: bytes) -> bytes:
+        """Return the canonical form of a piece that cuts no CRLF in two.
+
+        Empty once something is wrong with the content.
+        """
+        if b"\r\n." in piece and self._dots:  # RFC 5321 §4.5.2
             piece = piece.replace(b"\r\n.", b"\r\n")
         if not _is_canonical(piece):
             if self._fix:
@@ -99,6 +109,13 @@ class ContentReader:
             self._fail(Problem.TOO_LARGE)
         if self.problem is None and self._has_long_line(piece):
             self._fail(Problem.LINE_TOO_LONG)
+        return b"" if self.problem else piece
+
+    def count(self, piece: bytes) -> bytes:
+        """Return a piece of binary content as it is, unless it makes it too large."""
+        self.size_octets += len(piece)
+        if self._octets_max and self.size_octets > self._octets_max:
+            self._fail(Problem.TOO_LARGE)
         return b"" if self.problem else piece
 
     def _fail(self, problem: Problem) -> None:
@@ -146,10 +163,11 @@ def _is_canonical(piece: bytes) -> bool:
 class ContentWriter:
     """Makes the octets that are sent for the content of one message."""
 
-    __slots__ = ("_at_line_start", "_held")
+    __slots__ = ("_after_nuls", "_at_line_start", "_held")
 
     def __init__(self) -> None:
         self._at_line_start = True
+        self._after_nuls = False  # nothing but NULs stands before in the line
         self._held = b""  # a CR whose LF may come with the next piece
 
     def write(self, piece: bytes) -> bytes:
@@ -168,8 +186,23 @@ class ContentWriter:
             piece = piece.replace(b"\r\n.", b"\r\n..")
         if self._at_line_start and piece.startswith(b"."):
             piece = b"." + piece
+        if b"\0" in piece or self._after_nuls:
+            piece = self._doubled_behind_nuls(piece)
         self._at_line_start = piece.endswith(b"\r\n")
         return piece
+
+    def _doubled_behind_nuls(self, piece: bytes) -> bytes:
+        """Double a dot that would begin its line for a reader who drops NULs.
+
+        NUL is obsolete in messages (RFC 5322 §4.1), so some do. To them CRLF NUL "."
+        CRLF would be the end of data.
+        """
+        before = b"\r\n" if self._at_line_start else b""
+        if self._after_nuls:
+            before = b"\r\n\0"
+        seen = _NUL_DOT.sub(rb"\1..", before + piece)
+        self._after_nuls = bool(_NULS_LAST.search(seen))
+        return seen[len(before) :]
 
     def end(self) -> bytes:
         """Return what ends the content, with the last line's CRLF if it lacked one."""

@@ -19,6 +19,7 @@ STRINGS = [
     for octets in product(b"\r\n\0.", repeat=length)
 ]
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+NUL_DOT = re.compile(rb"((?:\A|(?<=\r\n))\0+)\.")
 TAIL = b"\r\n.\r\nNOOP\r\n"
 
 
@@ -76,12 +77,20 @@ def test_fixing(before: bytes) -> None:
             assert reader.size_octets == len(got), pieces
 
 
+def told(content: bytes) -> bytes:
+    """Double the dots that stand behind NULs, as the writer does for lax readers."""
+    return NUL_DOT.sub(rb"\1..", content)
+
+
 @pytest.mark.parametrize("before", [b"", b"a"], ids=["at-start", "in-line"])
 def test_writing(before: bytes) -> None:
-    """Whatever the content, what leaves is read back as that content, fixed."""
+    """Whatever the content, what leaves is read back as that content, fixed.
+
+    Only a dot behind NULs at the begin of a line is doubled for good.
+    """
     for string in STRINGS:
         content = before + string + b"b"
-        expected = BARE.sub(b"\r\n", content) + b"\r\n"
+        expected = told(BARE.sub(b"\r\n", content) + b"\r\n")
         for pieces in cuts(content):
             writer = ContentWriter()
             wire = b"".join(writer.write(piece) for piece in pieces) + writer.end()
@@ -98,4 +107,5 @@ def test_writing_what_ends_in_any_way() -> None:
         content = BARE.sub(b"\r\n", b"a" + string)
         if not content.endswith(b"\r\n"):
             content += b"\r\n"
+        content = told(content)
         assert model(wire) == (content, b"") or model(wire + b"x") == (content, b"x")
