@@ -15,35 +15,27 @@ from typing import ClassVar
 
 import msgspec
 
-from postroom.mail.address import ADDRESS_LITERAL, DOMAIN, Address, AddressError
-from postroom.mail.envelope import BodyType
+from postroom.mail.address import (
+    ADDRESS_LITERAL,
+    DOMAIN,
+    DOMAIN_OCTETS_MAX,
+    Address,
+    AddressError,
+)
 from postroom.mail.reply import Reply
 from postroom.smtp import replies
 from postroom.smtp.dialogue import COMMANDS, HELLOS, Verb
+from postroom.smtp.grammar import Fault, syntax
+from postroom.smtp.parameters import (
+    MailParams,
+    RcptParams,
+    read_mail_params,
+    read_rcpt_params,
+)
 from postroom.smtp.settings import ServerSettings
+from postroom.smtp.xclient import Claims, read_claims
 
 _CACHED_LINE_OCTETS_MAX = 512
-
-
-class MailParams(msgspec.Struct, frozen=True, gc=False):
-    """What MAIL declared.
-
-    SIZE (RFC 1870; 0: nothing), BODY (RFC 6152), AUTH in xtext (RFC 4954 §5), RET in
-    upper case (RFC 3461 §4.3) and ENVID in xtext (RFC 3461 §4.4); empty: nothing.
-    """
-
-    size: int = 0
-    body: BodyType = BodyType.SEVEN_BIT
-    auth: str = ""
-    ret: str = ""
-    envid: str = ""
-
-
-class RcptParams(msgspec.Struct, frozen=True, gc=False):
-    """What RCPT declared of DSN, as received (RFC 3461 §4.1, §4.2); empty: nothing."""
-
-    notify: str = ""
-    orcpt: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False):
@@ -62,11 +54,32 @@ class Mail(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rcpt(msgspec.Struct, frozen=True, gc=False):
-    """RCPT: one recipient. Only ``postmaster`` may come without a domain."""
+    """RCPT: one recipient. Only ``postmaster`` may come without a domain.
+
+    ``utf8`` tells that it was said in UTF-8, which the transaction must allow.
+    """
 
     verb: ClassVar[Verb] = Verb.RCPT
     address: Address
     params: RcptParams
+    utf8: bool = False
+
+
+class Bdat(msgspec.Struct, frozen=True, gc=False):
+    """BDAT: so many octets of content follow at once (RFC 3030 §2).
+
+    Never an event: the core reads the octets first. ``fault`` objects to what stands
+    behind the number; the octets are then read and thrown away.
+    """
+
+    size_octets: int
+    is_last: bool
+    fault: Reply | None = None
+
+    @property
+    def verb(self) -> Verb:
+        """What its reply answers."""
+        return Verb.BDAT_LAST if self.is_last else Verb.BDAT
 
 
 class DataStart(msgspec.Struct, frozen=True, gc=False):
@@ -88,17 +101,19 @@ class Noop(msgspec.Struct, frozen=True, gc=False):
 
 
 class Vrfy(msgspec.Struct, frozen=True, gc=False):
-    """VRFY: a question about a user."""
+    """VRFY: a question about a user; ``utf8`` allows UTF-8 in the reply."""
 
     verb: ClassVar[Verb] = Verb.VRFY
     argument: str
+    utf8: bool = False
 
 
 class Expn(msgspec.Struct, frozen=True, gc=False):
-    """EXPN: a question about a list."""
+    """EXPN: a question about a list; ``utf8`` allows UTF-8 in the reply."""
 
     verb: ClassVar[Verb] = Verb.EXPN
     argument: str
+    utf8: bool = False
 
 
 class Help(msgspec.Struct, frozen=True, gc=False):
@@ -106,6 +121,31 @@ class Help(msgspec.Struct, frozen=True, gc=False):
 
     verb: ClassVar[Verb] = Verb.HELP
     topic: str
+
+
+class Etrn(msgspec.Struct, frozen=True, gc=False):
+    """ETRN: mail that waits for a node is to be tried now (RFC 1985 §5).
+
+    ``option`` is ``@`` for a domain with all below it, ``#`` for a queue by name, or
+    empty; ``node`` is the domain in lower case, or the queue's name.
+    """
+
+    verb: ClassVar[Verb] = Verb.ETRN
+    option: str
+    node: str
+
+
+class Verbose(msgspec.Struct, frozen=True, gc=False):
+    """VERB: what is done with the messages of this session is to be told."""
+
+    verb: ClassVar[Verb] = Verb.VERB
+
+
+class Xclient(msgspec.Struct, frozen=True, gc=False):
+    """XCLIENT: a proxy tells for whom it speaks. Owed is 220 or 421, as a greeting."""
+
+    verb: ClassVar[Verb] = Verb.XCLIENT
+    claims: Claims
 
 
 class Quit(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +175,10 @@ class AuthResponse(msgspec.Struct, frozen=True, gc=False):
     octets: bytes
 
 
+_NO_MAIL_PARAMS = MailParams()
+_NO_RCPT_PARAMS = RcptParams()
+
+
 class Refused(msgspec.Struct, frozen=True, gc=False):
     """A line that the core answered itself, told for the log.
 
@@ -158,84 +202,61 @@ Command = (
     | Vrfy
     | Expn
     | Help
+    | Etrn
+    | Verbose
+    | Xclient
     | Quit
     | StartTls
     | Auth
 )
 
-Parse = Callable[[bytes], Command | Refused]
-
-HTTP_METHODS = frozenset(
-    {"GET", "POST", "HEAD", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-)
-"""First words of a browser or proxy that was led here to speak for someone else."""
+Parse = Callable[[bytes], Command | Bdat | Refused]
 
 _NOT_IMPLEMENTED = (b"TURN", b"SEND", b"SOML", b"SAML")
+
+# RFC 6531 §3.3, §3.7.4.2
+_UTF8_VERBS = frozenset({b"MAIL", b"RCPT", b"VRFY", b"EXPN"})
+_UTF8_REFUSALS = {b"MAIL": replies.UTF8_SENDER, b"RCPT": replies.UTF8_RECIPIENT}
+# chunk-size ::= 1*DIGIT, here as many as fit into 64 bits (RFC 3030 §2)
+_BDAT = re.compile(r"([0-9]{1,18})(?: +(.*))?")
+# node = domain; what a queue is called is a local matter (RFC 1985 §5.3)
+_QUEUE = re.compile(r"[!-~]{1,255}")
 
 # Path = "<" [ A-d-l ":" ] Mailbox ">" ; here: up to the ">" that is not quoted.
 _PATH = r'<([^"<>\\ ]*|(?:[^"<>\\ ]|"(?:[^"\\]|\\.)*")*)>(?: +(.*))?'
 # Blanks after the colon are wrong (RFC 5321 §3.3) but common and harmless.
 _FROM = re.compile(rf"FROM: *{_PATH}", re.IGNORECASE)
 _TO = re.compile(rf"TO: *{_PATH}", re.IGNORECASE)
-# esmtp-param = esmtp-keyword ["=" esmtp-value]
-_PARAM = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([!-<>-~]+))?")
-# size-value ::= 1*20DIGIT (RFC 1870 §3)
-_SIZE = re.compile(r"[0-9]{1,20}")
-# xtext = *( xchar / hexchar ) (RFC 3461 §4)
-_XTEXT = re.compile(r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
-# hexchar, apart from those that stand for graphic and white space characters, the
-# only ones that ENVID and ORCPT may hold (RFC 3461 §4.2, §4.4)
-_UNPRINTABLE = re.compile(r"\+(?:0[0-8A-F]|1|7F|[89A-F])")
-# addr-type ";" xtext, addr-type = atom (RFC 3461 §4.2)
-_ORCPT = re.compile(
-    r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+;(?:[!-*,-<>-~]|\+[0-9A-F]{2})*"
-)
-_NOTIFY_WORDS = frozenset({"SUCCESS", "FAILURE", "DELAY", ""})
-ENVID_CHARS_MAX = 100
-"""Longest ENVID; over it 501 5.5.4 (RFC 3461 §5.4)."""
-ORCPT_CHARS_MAX = 500
-"""Longest ORCPT; over it 501 5.5.4 (RFC 3461 §5.4)."""
-NOTIFY_CHARS_MAX = 100
-"""Longest NOTIFY; over it 501 5.5.4. All there is to say takes 21 (RFC 3461 §5.4)."""
 # sasl-mech = 1*20mech-char (RFC 4422 §3.1)
 _MECHANISM = re.compile(r"[A-Za-z0-9_\-]{1,20}")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-
-
-class _Fault(Exception):
-    """Leaves the grammar with the reply that tells why; never leaves this module."""
-
-    def __init__(self, reply: Reply, rule: str = "syntax") -> None:
-        super().__init__(rule)
-        self.reply = reply
-        self.rule = rule
-
-
-def _syntax(text: str, status: str = "5.5.4") -> _Fault:
-    return _Fault(Reply(501, status, (text,)))
 
 
 @lru_cache(maxsize=32)
 def parser(settings: ServerSettings, *, lmtp: bool) -> Parse:
     """Return what reads command lines under these settings."""
     readers = _readers(settings, lmtp)
+    utf8 = settings.smtputf8
 
-    def read(line: bytes) -> Command | Refused:
+    def read(line: bytes) -> Command | Bdat | Refused:
         stripped = line.rstrip(b" \t")  # RFC 5321 §4.1.1: trailing blanks are borne
         word, _, rest = stripped.partition(b" ")
         verb = word.upper()
         try:
-            text = _text(verb, stripped, rest)
+            text = _text(verb, stripped, rest, utf8=utf8)
             reader = readers.get(verb)
             if reader is None:
-                raise _Fault(replies.UNKNOWN, "unknown-command")
+                raise Fault(replies.UNKNOWN, "unknown-command")
             return reader(text)
-        except _Fault as fault:
+        except Fault as fault:
+            if verb == b"BDAT" and fault.reply.code != 421:
+                # nobody can tell now where the content ends
+                return refused(line, replies.BDAT_WITHOUT_SIZE, "bdat-without-size")
             return refused(line, fault.reply, fault.rule)
 
     often = lru_cache(maxsize=1024)(read)
 
-    def parse(line: bytes) -> Command | Refused:
+    def parse(line: bytes) -> Command | Bdat | Refused:
         if line[:1] in b"aA" or len(line) > _CACHED_LINE_OCTETS_MAX:
             return read(line)
         return often(line)
@@ -258,18 +279,25 @@ def response(line: bytes) -> AuthResponse | Refused:
         return Refused("AUTH", "*", replies.CANCELLED, "auth-cancelled")
     try:
         return AuthResponse(_decoded(line.decode("ascii", "replace")))
-    except _Fault as fault:
+    except Fault as fault:
         return Refused("AUTH", "", fault.reply, fault.rule)
 
 
-def _text(verb: bytes, line: bytes, rest: bytes) -> str:
+def _text(verb: bytes, line: bytes, rest: bytes, *, utf8: bool) -> str:
     if not line.isascii():
-        if verb in (b"MAIL", b"RCPT") and _is_utf8(line):
-            raise _Fault(replies.UTF8_ADDRESS)  # RFC 6531 §3.5
-        raise _Fault(replies.BAD_OCTETS)
+        return _utf8_text(verb, line, rest, utf8=utf8)
     if not line.decode("ascii").isprintable():
-        raise _Fault(replies.BAD_OCTETS)
+        raise Fault(replies.BAD_OCTETS)
     return rest.decode("ascii").strip(" ")
+
+
+def _utf8_text(verb: bytes, line: bytes, rest: bytes, *, utf8: bool) -> str:
+    """Read a line with octets outside ASCII: only these commands may have them."""
+    if verb not in _UTF8_VERBS or not _is_utf8(line):
+        raise Fault(replies.BAD_OCTETS)
+    if not utf8:  # RFC 6531 §3.5
+        raise Fault(_UTF8_REFUSALS.get(verb, replies.BAD_OCTETS))
+    return rest.decode("utf-8").strip(" ")
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -279,7 +307,7 @@ def _is_utf8(line: bytes) -> bool:
         return False
 
 
-Reader = Callable[[str], Command]
+Reader = Callable[[str], Command | Bdat]
 
 
 def _readers(settings: ServerSettings, lmtp: bool) -> Mapping[bytes, Reader]:
@@ -290,15 +318,15 @@ def _readers(settings: ServerSettings, lmtp: bool) -> Mapping[bytes, Reader]:
         Verb.RSET: _bare(Verb.RSET, Reset()),
         Verb.QUIT: _bare(Verb.QUIT, Quit()),
         Verb.NOOP: lambda _: Noop(),
-        Verb.VRFY: lambda text: Vrfy(_given(text, Verb.VRFY)),
-        Verb.EXPN: lambda text: Expn(_given(text, Verb.EXPN)),
+        Verb.VRFY: lambda text: Vrfy(*_asked(text, Verb.VRFY)),
+        Verb.EXPN: lambda text: Expn(*_asked(text, Verb.EXPN)),
         Verb.HELP: Help,
         Verb.STARTTLS: _not_implemented,
         Verb.AUTH: _not_implemented,
-        Verb.BDAT: _not_implemented,
-        Verb.ETRN: _not_implemented,
-        Verb.VERB: _not_implemented,
-        Verb.XCLIENT: _not_implemented,
+        Verb.BDAT: _bdat,
+        Verb.ETRN: _etrn if settings.etrn else _not_implemented,
+        Verb.VERB: _verb if settings.verb else _not_implemented,
+        Verb.XCLIENT: _xclient if settings.xclient_networks else _not_implemented,
     }
     if settings.starttls:  # RFC 3207 §4: it takes no parameter
         known[Verb.STARTTLS] = _bare(Verb.STARTTLS, StartTls())
@@ -313,22 +341,59 @@ def _readers(settings: ServerSettings, lmtp: bool) -> Mapping[bytes, Reader]:
 
 
 def _not_implemented(_: str) -> Command:
-    raise _Fault(replies.NOT_IMPLEMENTED, "not-implemented")
+    raise Fault(replies.NOT_IMPLEMENTED, "not-implemented")
 
 
 def _bare(verb: Verb, command: Command) -> Reader:
     def read(text: str) -> Command:
         if text:
-            raise _Fault(replies.NO_ARGUMENT)
+            raise Fault(replies.NO_ARGUMENT)
         return command
 
     return read
 
 
-def _given(text: str, verb: Verb) -> str:
+def _asked(text: str, verb: Verb) -> tuple[str, bool]:
+    """Part the argument of VRFY or EXPN from SMTPUTF8 (RFC 6531 §3.7.4.2)."""
+    asked, blank, last = text.rpartition(" ")
+    utf8 = bool(blank) and last.upper() == "SMTPUTF8"
     if not text:
-        raise _syntax(f"{verb} needs an argument")
-    return text
+        raise syntax(f"{verb} needs an argument")
+    return (asked.rstrip(" ") if utf8 else text), utf8
+
+
+def _bdat(text: str) -> Bdat:
+    match = _BDAT.fullmatch(text)
+    if not match:  # nobody can tell now where the content ends
+        raise Fault(replies.BDAT_WITHOUT_SIZE, "bdat-without-size")
+    marker = (match[2] or "").upper()
+    fault = None if marker in ("", "LAST") else replies.BDAT_SYNTAX
+    return Bdat(int(match[1]), marker.startswith("LAST"), fault)
+
+
+def _etrn(text: str) -> Etrn:
+    if not text:  # RFC 1985 §7
+        raise Fault(Reply(500, "5.5.2", ("ETRN needs a domain",)))
+    option = text[0] if text[0] in "@#" else ""
+    node = text[1:] if option else text
+    if option == "#":
+        if not _QUEUE.fullmatch(node):
+            raise syntax("ETRN needs the name of a queue behind #")
+        return Etrn(option, node)
+    node = node.rstrip(".").lower()
+    if len(node) > DOMAIN_OCTETS_MAX or not DOMAIN.fullmatch(node):
+        raise syntax("ETRN needs a domain")
+    return Etrn(option, node)
+
+
+def _verb(text: str) -> Verbose:
+    if text.upper() not in ("", "ON"):  # some clients say VERB ON
+        raise syntax("VERB takes no argument")
+    return Verbose()
+
+
+def _xclient(text: str) -> Xclient:
+    return Xclient(read_claims(text))
 
 
 def _hello_reader(verb: Verb) -> Reader:
@@ -336,9 +401,9 @@ def _hello_reader(verb: Verb) -> Reader:
         name = text[:-1] if text.endswith(".") else text
         if name.startswith("["):
             if not ADDRESS_LITERAL.fullmatch(name):
-                raise _syntax(f"{verb} needs a domain or address literal")
+                raise syntax(f"{verb} needs a domain or address literal")
         elif len(name) > 255 or not DOMAIN.fullmatch(name):
-            raise _syntax(f"{verb} needs a domain or address literal")
+            raise syntax(f"{verb} needs a domain or address literal")
         return Hello(verb, name)
 
     return read
@@ -347,122 +412,46 @@ def _hello_reader(verb: Verb) -> Reader:
 def _mail(text: str, settings: ServerSettings) -> Command:
     match = _FROM.fullmatch(text)
     if not match:
-        raise _syntax("Syntax: MAIL FROM:<address>", "5.5.2")
+        raise syntax("Syntax: MAIL FROM:<address>", "5.5.2")
     address = _address(match[1], "5.1.7")
     if not (address.domain or address.is_null or settings.bare_names):
-        raise _syntax("Sender address needs a domain", "5.1.7")
-    return Mail(address, _mail_params(match[2], settings) if match[2] else MailParams())
+        raise syntax("Sender address needs a domain", "5.1.7")
+    params = read_mail_params(match[2], settings) if match[2] else _NO_MAIL_PARAMS
+    if not (params.smtputf8 or address.is_ascii):  # RFC 6531 §3.5
+        raise Fault(replies.UTF8_SENDER)
+    return Mail(address, params)
 
 
 def _rcpt(text: str, settings: ServerSettings) -> Command:
     match = _TO.fullmatch(text)
     if not match:
-        raise _syntax("Syntax: RCPT TO:<address>", "5.5.2")
+        raise syntax("Syntax: RCPT TO:<address>", "5.5.2")
     address = _address(match[1], "5.1.3")
     if address.is_null:
-        raise _syntax("Recipient address is missing", "5.1.3")
+        raise syntax("Recipient address is missing", "5.1.3")
     # RFC 5321 §4.5.1: postmaster is taken without a domain, in any case
     bare = settings.bare_names or address.local.lower() == "postmaster"
     if not (address.domain or bare):
-        raise _syntax("Recipient address needs a domain", "5.1.3")
-    return Rcpt(address, _rcpt_params(match[2], settings) if match[2] else RcptParams())
+        raise syntax("Recipient address needs a domain", "5.1.3")
+    if not match[2]:
+        return Rcpt(address, _NO_RCPT_PARAMS, not text.isascii())
+    params = read_rcpt_params(match[2], settings)
+    return Rcpt(address, params, not text.isascii())
 
 
 def _address(text: str, status: str) -> Address:
     try:
         return Address.from_text(text)
     except AddressError as error:
-        raise _syntax(f"Bad address: {error}", status) from None
-
-
-def _params(text: str) -> list[tuple[str, str]]:
-    found: dict[str, str] = {}
-    for word in text.split():
-        match = _PARAM.fullmatch(word)
-        if not match:
-            raise _syntax("Malformed parameter")
-        keyword = match[1].upper()
-        if keyword in found:
-            raise _syntax(f"Parameter {keyword} is given twice")
-        found[keyword] = match[2] or ""
-    return list(found.items())
-
-
-def _unknown_param(keyword: str) -> _Fault:
-    # RFC 5321 §4.1.1.11
-    return _Fault(Reply(555, "5.5.4", (f"{keyword[:32]} parameter unrecognized",)))
-
-
-def _mail_params(text: str, settings: ServerSettings) -> MailParams:
-    size, body, auth, ret, envid = 0, BodyType.SEVEN_BIT, "", "", ""
-    for keyword, value in _params(text):
-        if keyword == "SIZE":
-            if not _SIZE.fullmatch(value):
-                raise _syntax("SIZE needs a number")
-            size = int(value)
-        elif keyword == "BODY":
-            if value.upper() not in (BodyType.SEVEN_BIT, BodyType.EIGHT_BIT):
-                raise _syntax("Unknown BODY type")
-            body = BodyType(value.upper())
-        elif keyword == "AUTH" and settings.auth_mechanisms:
-            if not _XTEXT.fullmatch(value):
-                raise _syntax("Malformed AUTH parameter")
-            auth = value
-        elif keyword == "RET" and settings.dsn:
-            ret = value.upper()  # RFC 3461 §4.3: in any case
-            if ret not in ("FULL", "HDRS"):
-                raise _syntax("RET needs FULL or HDRS")
-        elif keyword == "ENVID" and settings.dsn:
-            envid = _envid(value)
-        else:
-            raise _unknown_param(keyword)
-    return MailParams(size, body, auth, ret, envid)
-
-
-def _rcpt_params(text: str, settings: ServerSettings) -> RcptParams:
-    notify = orcpt = ""
-    for keyword, value in _params(text):
-        if keyword == "NOTIFY" and settings.dsn:
-            notify = _notify(value)
-        elif keyword == "ORCPT" and settings.dsn:
-            orcpt = _orcpt(value)
-        else:
-            raise _unknown_param(keyword)
-    return RcptParams(notify, orcpt)
-
-
-def _envid(value: str) -> str:
-    if not _XTEXT.fullmatch(value) or _UNPRINTABLE.search(value):
-        raise _syntax("ENVID needs xtext of printable characters")
-    if len(value) > ENVID_CHARS_MAX:
-        raise _syntax(f"ENVID is longer than {ENVID_CHARS_MAX} characters")
-    return value
-
-
-def _notify(value: str) -> str:
-    words = value.upper().split(",")  # RFC 3461 §4.1: in any case
-    # The list of its grammar (1#) may have empty elements, but not only such.
-    if words != ["NEVER"] and not (_NOTIFY_WORDS.issuperset(words) and any(words)):
-        raise _syntax("NOTIFY needs NEVER alone, or some of SUCCESS, FAILURE, DELAY")
-    if len(value) > NOTIFY_CHARS_MAX:
-        raise _syntax(f"NOTIFY is longer than {NOTIFY_CHARS_MAX} characters")
-    return value
-
-
-def _orcpt(value: str) -> str:
-    if not _ORCPT.fullmatch(value) or _UNPRINTABLE.search(value):
-        raise _syntax("ORCPT needs a type, a semicolon, and xtext")
-    if len(value) > ORCPT_CHARS_MAX:
-        raise _syntax(f"ORCPT is longer than {ORCPT_CHARS_MAX} characters")
-    return value  # RFC 3461 §5.2.1: passed on as it is, with its case
+        raise syntax(f"Bad address: {error}", status) from None
 
 
 def _auth(text: str, mechanisms: tuple[str, ...]) -> Command:
     name, _, initial = text.partition(" ")
     if not _MECHANISM.fullmatch(name):
-        raise _syntax("AUTH needs a mechanism")
+        raise syntax("AUTH needs a mechanism")
     if name.upper() not in mechanisms:
-        raise _Fault(replies.NO_MECHANISM, "auth-mechanism")
+        raise Fault(replies.NO_MECHANISM, "auth-mechanism")
     if not initial:
         return Auth(name.upper(), None)
     # RFC 4954 §4: "=" is an empty initial response
@@ -471,5 +460,5 @@ def _auth(text: str, mechanisms: tuple[str, ...]) -> Command:
 
 def _decoded(text: str) -> bytes:
     if not _BASE64.fullmatch(text):
-        raise _Fault(replies.NOT_BASE64)
+        raise Fault(replies.NOT_BASE64)
     return b64decode(text)

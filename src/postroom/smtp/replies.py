@@ -14,6 +14,8 @@ from postroom.mail.reply import Reply
 
 _of = Reply.of
 
+VERDICTS_FOLLOW = _of(353, "", "Content is being judged for each recipient")
+VERBOSE = _of(250, "2.0.0", "Verbose mode")
 START_CONTENT = _of(354, "", "End data with <CR><LF>.<CR><LF>")
 SENDER_OK = _of(250, "2.1.0", "Sender ok")
 RECIPIENT_OK = _of(250, "2.1.5", "Recipient ok")
@@ -38,12 +40,22 @@ BAD_OCTETS = _of(500, "5.5.2", "Command has control or 8-bit characters")
 UNKNOWN = _of(500, "5.5.1", "Command unrecognized")
 NOT_IMPLEMENTED = _of(502, "5.5.1", "Command not implemented")
 NO_ARGUMENT = _of(501, "5.5.4", "This command takes no argument")
+BDAT_SYNTAX = _of(501, "5.5.4", "Syntax: BDAT octets [LAST]")
+BDAT_WITHOUT_SIZE = _of(421, "4.5.4", "BDAT without a size; closing connection")
+BDAT_FIRST = _of(503, "5.5.1", "DATA cannot follow BDAT")
+BINARY_DATA = _of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")
+CHUNK_TOO_LARGE = _of(552, "5.3.4", "Chunk size exceeds the limit")
+TOO_MANY_MESSAGES = _of(421, "4.5.3", "Too many messages; closing connection")
+TOO_SOON = _of(555, "5.5.4", "BY gives less time than is promised here")
+HELD_TOO_LONG = _of(501, "5.5.4", "Messages are not held for so long here")
 NOT_BASE64 = _of(501, "5.5.2", "Cannot decode the response")
 CANCELLED = _of(501, "5.7.0", "Authentication cancelled")
 NO_MECHANISM = _of(504, "5.5.4", "Authentication mechanism not available")
 ALREADY_LOGGED_IN = _of(503, "5.5.1", "Already authenticated")
 ALREADY_TLS = _of(503, "5.5.1", "TLS is already in use")
-UTF8_ADDRESS = _of(553, "5.6.7", "Addresses outside ASCII are not supported here")
+# RFC 6531 §3.5
+UTF8_SENDER = _of(550, "5.6.7", "Address outside ASCII needs SMTPUTF8")
+UTF8_RECIPIENT = _of(553, "5.6.7", "Address outside ASCII needs SMTPUTF8")
 TOO_MANY_RECIPIENTS = _of(452, "4.5.3", "Too many recipients")
 NO_RECIPIENTS = _of(554, "5.5.1", "No valid recipients")
 LMTP_NO_RECIPIENTS = _of(503, "5.5.1", "No valid recipients")
@@ -51,7 +63,7 @@ TOO_LARGE = _of(552, "5.3.4", "Message size exceeds the limit")
 BARE_LINE_END = _of(550, "5.6.11", "Message has a CR or LF that is not part of CRLF")
 CONTENT_LINE_TOO_LONG = _of(554, "5.6.0", "Message has a line that is too long")
 TOO_MANY_ERRORS = _of(421, "4.7.0", "Too many errors; closing connection")
-NOT_HTTP = _of(421, "4.7.0", "This is a mail server; closing connection")
+NOT_MAIL = _of(421, "4.7.0", "This is a mail server; closing connection")
 
 
 def greeting(hostname: str) -> Reply:
@@ -72,6 +84,11 @@ def closing(hostname: str, why: str = "closing connection") -> Reply:
 def queued(queue_id: str) -> Reply:
     """Return the 250 after which the message is ours (RFC 5321 §4.1.1.4)."""
     return Reply(250, "2.0.0", (f"{queue_id} Message accepted for delivery",))
+
+
+def chunk_taken(octets: int) -> Reply:
+    """Return the 250 for a chunk that is not the last (RFC 3030 §2)."""
+    return Reply(250, "2.0.0", (f"{octets} octets received",))
 
 
 def challenge(octets: bytes) -> Reply:

@@ -14,23 +14,29 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from postroom.mail.envelope import BodyType
+from postroom.mail.now import SECOND_US
 from postroom.mail.reply import Reply
 from postroom.smtp import replies
+from postroom.smtp.chunks import ChunkReader
 from postroom.smtp.commands import (
-    HTTP_METHODS,
     AuthResponse,
+    Bdat,
     Command,
     Mail,
+    Rcpt,
     Refused,
     parser,
     refused,
     response,
 )
 from postroom.smtp.data import ContentReader, Problem
-from postroom.smtp.dialogue import ALLOWED, State, Verb, next_state
+from postroom.smtp.dialogue import ALLOWED, VERDICTS_FOLLOW, State, Verb, next_state
 from postroom.smtp.errors import LocalProtocolError
-from postroom.smtp.extensions import hello_reply
+from postroom.smtp.foreign import HEAD_OCTETS, foreign_protocol
 from postroom.smtp.lines import Inbox, LineFault
+from postroom.smtp.offer import Standing, hello_reply
+from postroom.smtp.parameters import MailParams, unknown
 from postroom.smtp.replies import wire
 from postroom.smtp.settings import ServerSettings
 
@@ -41,8 +47,31 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+class BdatStart(msgspec.Struct, frozen=True, gc=False):
+    """The first chunk of a message begins (RFC 3030). Nothing is owed.
+
+    ``Chunk`` events follow, and an ``EndOfChunk``, or ``EndOfData`` for the last.
+    """
+
+
+class EndOfChunk(msgspec.Struct, frozen=True, gc=False):
+    """A chunk that is not the last has come; owed is one reply (RFC 3030 §2).
+
+    ``size_octets`` is how long it was. With ``refusal`` the message cannot be taken
+    any more: throw away what came and answer with it. What is answered by a refusal
+    spoils the message for all chunks that follow.
+    """
+
+    verb: ClassVar[Verb] = Verb.BDAT
+    size_octets: int
+    refusal: Reply | None = None
+
+
 class EndOfData(msgspec.Struct, frozen=True, gc=False):
     """The content has ended; owed is one reply, in LMTP one per accepted recipient.
+
+    Where the client asked for PRDR, 353 may be given instead, with a reply for each
+    recipient and one for all behind it (draft-hall-prdr-00 §4.5).
 
     ``size_octets`` counts the canonical content, also of what was swallowed. With a
     ``problem`` the chunks so far are not the whole: throw them away and answer with
@@ -76,7 +105,17 @@ class Closed(msgspec.Struct, frozen=True, gc=False):
     by_peer: bool
 
 
-Event = Command | AuthResponse | Chunk | EndOfData | Refused | TooManyErrors | Closed
+Event = (
+    Command
+    | AuthResponse
+    | BdatStart
+    | Chunk
+    | EndOfChunk
+    | EndOfData
+    | Refused
+    | TooManyErrors
+    | Closed
+)
 
 _REFUSALS: Final = {
     Problem.TOO_LARGE: replies.TOO_LARGE,
@@ -85,28 +124,60 @@ _REFUSALS: Final = {
 }
 
 # Bound once: looking a member up in its enum costs four times as much.
+_START = State.START
 _DATA, _CLOSED, _TLS, _AUTH = State.DATA, State.CLOSED, State.TLS, State.AUTH
 _MAIL_VERB, _RCPT_VERB, _DATA_VERB = Verb.MAIL, Verb.RCPT, Verb.DATA
 _CONTENT_VERB = Verb.CONTENT
+_FORGETTING = frozenset({Verb.RSET, Verb.EHLO, Verb.HELO, Verb.LHLO, Verb.XCLIENT})
+_TAKES_CHUNKS = frozenset({State.RCPT, State.BDAT})
 
 # These are refused without being the client's mistake: they do not count as errors.
 _FORGIVEN: Final = frozenset({"size", "recipients", "no-recipients", "auth-cancelled"})
 
+_NO_PARAMS: Final = MailParams()
+
+
+class _Arriving:
+    """A chunk whose octets are arriving; with a refusal they are thrown away."""
+
+    __slots__ = ("command", "left_octets", "refusal")
+
+    def __init__(self, command: Bdat, refusal: Refused | None) -> None:
+        self.command = command
+        self.left_octets = command.size_octets
+        self.refusal = refusal
+
 
 class ServerConnection:
-    """One session, seen from the server; LMTP (RFC 2033) with ``lmtp``."""
+    """One session, seen from the server.
+
+    Args:
+        settings: what is offered, and the limits.
+        hostname: our name.
+        lmtp: whether it is LMTP (RFC 2033).
+        submission: whether it is one of a user's, where mail may be held (RFC 4865).
+        is_proxy: whether the client may say XCLIENT.
+        opened_us: when it began, in UTC; what is held is counted from here.
+    """
 
     __slots__ = (
+        "_arriving",
+        "_chunks",
         "_closed_told",
         "_content",
         "_errors",
         "_hostname",
         "_inbox",
+        "_is_proxy",
         "_lmtp",
+        "_messages",
         "_out",
         "_owed",
+        "_params",
         "_parse",
+        "_release_until_us",
         "_settings",
+        "_spoilt",
         "_verb",
         "authenticated",
         "mechanisms",
@@ -116,7 +187,14 @@ class ServerConnection:
     )
 
     def __init__(
-        self, settings: ServerSettings, hostname: str, *, lmtp: bool = False
+        self,
+        settings: ServerSettings,
+        hostname: str,
+        *,
+        lmtp: bool = False,
+        submission: bool = False,
+        is_proxy: bool = False,
+        opened_us: int = 0,
     ) -> None:
         self._settings = settings
         self._hostname = hostname
@@ -128,6 +206,16 @@ class ServerConnection:
         self._verb = Verb.GREETING
         self._errors = 0
         self._content: ContentReader | None = None
+        self._chunks: ChunkReader | None = None
+        self._arriving: _Arriving | None = None
+        self._spoilt: Reply | None = None  # why the rest of the chunks is in vain
+        self._params = _NO_PARAMS  # of the transaction
+        self._messages = 0
+        self._is_proxy = is_proxy
+        held = settings.future_release
+        self._release_until_us = 0
+        if held == "always" or (held == "submission" and submission):
+            self._release_until_us = opened_us + int(settings.future_release_max)
         self._closed_told = False
         self.state = State.CONNECTED
         self.recipients = 0
@@ -139,6 +227,11 @@ class ServerConnection:
     def owed(self) -> int:
         """How many replies are owed; no command is read before they are given."""
         return self._owed
+
+    @property
+    def unread_octets(self) -> int:
+        """How much has arrived behind the command in hand and was not looked at."""
+        return len(self._inbox)
 
     @property
     def is_closed(self) -> bool:
@@ -156,14 +249,15 @@ class ServerConnection:
 
     def hello_reply(self, verb: Verb) -> Reply:
         """Return the positive answer to this session's hello."""
-        return hello_reply(
-            self._settings,
-            self._hostname,
-            verb,
-            tls=self.tls,
-            authenticated=self.authenticated,
-            mechanisms=self.mechanisms,
+        standing = Standing(
+            self._lmtp,
+            self.tls,
+            self.authenticated,
+            self.mechanisms,
+            self._release_until_us,
+            self._is_proxy,
         )
+        return hello_reply(self._settings, self._hostname, verb, standing)
 
     def receive(self, data: bytes) -> None:
         """Take octets from the client; ``b""`` says that it has closed its side."""
@@ -196,9 +290,13 @@ class ServerConnection:
             LocalProtocolError: not what is owed.
         """
         last = given[-1] if given else None
-        if last is None or (len(given) != self._owed and last.code != 421):
-            raise LocalProtocolError(f"{len(given)} replies, {self._owed} owed")
         verb = self._verb
+        if last is None or (
+            len(given) != self._owed
+            and last.code != 421
+            and not self._are_verdicts(given)
+        ):
+            raise LocalProtocolError(f"{len(given)} replies, {self._owed} owed")
         state = next_state(self.state, verb, last.code)
         if state is None or not self._owed:
             raise LocalProtocolError(
@@ -210,6 +308,12 @@ class ServerConnection:
         self.state = state
         if 200 <= last.code < 400:
             self._accepted(verb, state)
+        elif self._chunks is not None:
+            self._chunk_refused(last)
+
+    def remark(self, text: str) -> None:
+        """Tell the client a line beside the replies, in answer to VERB: code 050."""
+        self._out.append(wire(Reply(50, "", (text,))).replace(b"50 ", b"050 ", 1))
 
     def farewell(self, reply: Reply) -> None:
         """End the session with 421 at any time, asked or not (RFC 5321 §3.8)."""
@@ -229,6 +333,7 @@ class ServerConnection:
             raise LocalProtocolError(f"no handshake is due in {self.state}")
         self._inbox.clear()  # RFC 3207 §4.2: nothing learned before is kept
         self.state = state
+        self._params = _NO_PARAMS
         self.tls = True
         self.authenticated = False
 
@@ -241,6 +346,15 @@ class ServerConnection:
         out.clear()
         return data
 
+    def _are_verdicts(self, given: tuple[Reply, ...]) -> bool:
+        """Whether this is 353, a reply for each recipient, and one for all."""
+        is_asked = self._params.prdr and self._verb in (_CONTENT_VERB, Verb.BDAT_LAST)
+        if not is_asked or self._lmtp or given[0].code != VERDICTS_FOLLOW:
+            return False
+        if len(given) != self.recipients + 2:
+            return False
+        return all(one.code // 100 in (2, 4, 5) for one in given[1:])
+
     def _accepted(self, verb: Verb, state: State) -> None:
         if verb is _RCPT_VERB:
             self.recipients += 1
@@ -251,14 +365,25 @@ class ServerConnection:
                 s.data_line_octets_max,
                 fix=s.bare_line_ends == "fix",
             )
-        elif verb is _CONTENT_VERB:
+        elif verb is _CONTENT_VERB or verb is Verb.BDAT_LAST:
             self._errors = 0
+            self._chunks = None
         elif verb is _MAIL_VERB:
             self.recipients = 0
         elif state is _TLS:
             self._inbox.clear()  # RFC 3207 §4.2: no command may hide behind it
         elif verb in (Verb.AUTH, Verb.RESPONSE) and state is State.READY:
             self.authenticated = True
+        elif verb in _FORGETTING:
+            self._chunks = self._spoilt = None
+            if verb is Verb.XCLIENT:
+                self.authenticated = False
+
+    def _chunk_refused(self, reply: Reply) -> None:
+        if self.state in _TAKES_CHUNKS:
+            self._spoilt = reply
+        else:
+            self._chunks = self._spoilt = None
 
     def _owe(self, verb: Verb, count: int = 1) -> None:
         self._verb = verb
@@ -292,24 +417,113 @@ class ServerConnection:
         refusal = _REFUSALS[problem] if problem else None
         return EndOfData(content.size_octets, problem, refusal)
 
+    def _next_of_chunk(self, arriving: _Arriving) -> Event | None:
+        """Go on with a chunk: its octets are content, whatever becomes of them."""
+        wanted = arriving.left_octets
+        if wanted:
+            data = self._inbox.take()
+            if not data:
+                return None
+            if len(data) > wanted:
+                self._inbox.put_back(data[wanted:])
+                data = data[:wanted]
+            arriving.left_octets -= len(data)
+            if arriving.refusal is None and self._spoilt is None:
+                assert self._chunks is not None
+                piece = self._chunks.read(data)
+                if piece:
+                    return Chunk(piece)
+            if arriving.left_octets:
+                return self._next_of_chunk(arriving)
+        if arriving.refusal is not None:
+            self._arriving = None
+            if self.state in _TAKES_CHUNKS:  # the message lacks these octets
+                self._chunks = self._chunks or self._new_chunks()
+                self._spoilt = self._spoilt or arriving.refusal.reply
+            return self._refuse(arriving.refusal)
+        return self._end_of_chunk(arriving.command)
+
+    def _end_of_chunk(self, command: Bdat) -> Event:
+        chunks = self._chunks
+        assert chunks is not None
+        if command.is_last and self._spoilt is None:
+            piece = chunks.end()
+            if piece:
+                return Chunk(piece)
+        self._arriving = None
+        problem = chunks.problem
+        refusal = self._spoilt or (_REFUSALS[problem] if problem else None)
+        if not command.is_last:
+            self._owe(Verb.BDAT)
+            return EndOfChunk(command.size_octets, refusal)
+        self._owe(Verb.BDAT_LAST, self.recipients if self._lmtp else 1)
+        return EndOfData(chunks.size_octets, problem, refusal)
+
+    def _begin_chunk(self, command: Bdat, line: bytes) -> Event | None:
+        """Take the octets that follow BDAT, before anything else is looked at."""
+        objection = self._chunk_objection(command)
+        refusal = refused(line, *objection) if objection else None
+        self._arriving = arriving = _Arriving(command, refusal)
+        if refusal is not None or self._chunks is not None:
+            return self._next_of_chunk(arriving)
+        self._spoilt = None
+        self._chunks = self._new_chunks()
+        return BdatStart()
+
+    def _new_chunks(self) -> ChunkReader:
+        s = self._settings
+        return ChunkReader(
+            s.message_octets_max,
+            s.data_line_octets_max,
+            fix=s.bare_line_ends == "fix",
+            binary=self._params.body is BodyType.BINARY,
+        )
+
+    def _chunk_objection(self, command: Bdat) -> tuple[Reply, str] | None:
+        if not self._settings.chunking:
+            return replies.NOT_IMPLEMENTED, "not-implemented"
+        if self.state is State.MAIL:
+            return self._without_recipients()
+        if self.state not in _TAKES_CHUNKS:
+            return _bad_sequence(self.state, command.verb), "sequence"
+        if command.fault is not None:
+            return command.fault, "syntax"
+        limit = self._settings.chunk_octets_max
+        if limit and command.size_octets > limit:
+            return replies.CHUNK_TOO_LARGE, "size"
+        return None
+
     def _next_command(self) -> Event | None:
+        if self._arriving is not None:
+            return self._next_of_chunk(self._arriving)
         if self.state is _AUTH:
             return self._next_response()
+        if self.state is _START and (foreign := self._foreigner()):
+            return foreign
         line = self._inbox.line(self._settings.command_line_octets_max)
         if line is None:
             return None
         if line is LineFault.TOO_LONG:
             return self._refuse(Refused("", "", replies.LINE_TOO_LONG, "line-too-long"))
         command = self._parse(line)
+        if isinstance(command, Bdat):
+            return self._begin_chunk(command, line)
         if isinstance(command, Refused):
-            if command.verb.upper() in HTTP_METHODS and self.state is State.START:
-                return self._turn_away(command, replies.NOT_HTTP, "http")
             return self._refuse(command)
         objection = self._objection(command)
         if objection:
             return self._refuse(refused(line, *objection))
         self._owe(command.verb)
         return command
+
+    def _foreigner(self) -> TooManyErrors | None:
+        head = self._inbox.head(HEAD_OCTETS)
+        name = foreign_protocol(head)
+        if not name:
+            return None
+        line = head.split(b"\r\n", 1)[0].decode("latin-1")
+        refusal = Refused("", line, replies.NOT_MAIL, "foreign")
+        return self._turn_away(refusal, replies.NOT_MAIL, f"foreign-{name}")
 
     def _next_response(self) -> Event | None:
         line = self._inbox.line(self._settings.auth_line_octets_max)
@@ -335,24 +549,71 @@ class ServerConnection:
         if verb is _RCPT_VERB:
             if self.recipients >= self._settings.recipients_max:
                 return replies.TOO_MANY_RECIPIENTS, "recipients"
+            assert isinstance(command, Rcpt)
+            if command.utf8 and not self._params.smtputf8:  # RFC 6531 §3.5
+                return replies.UTF8_RECIPIENT, "syntax"
         elif verb is _MAIL_VERB:
             assert isinstance(command, Mail)
             limit = self._settings.message_octets_max
             if limit and command.params.size > limit:  # RFC 1870 §6.1
                 return replies.TOO_LARGE, "size"
+            self._params = params = command.params
+            if params.given or self._settings.messages_max:
+                return self._objection_to(params)
         elif verb is _DATA_VERB:
-            if not self.recipients:  # RFC 5321 §3.3, and RFC 2033 §4.2 says 503
-                none = (
-                    replies.LMTP_NO_RECIPIENTS if self._lmtp else replies.NO_RECIPIENTS
-                )
-                return none, "no-recipients"
+            if not self.recipients:
+                return self._without_recipients()
+            if self._chunks is not None:  # RFC 3030 §2
+                return replies.BDAT_FIRST, "sequence"
+            if self._params.body is BodyType.BINARY:  # RFC 3030 §3
+                return replies.BINARY_DATA, "sequence"
+        elif verb is Verb.XCLIENT and not self._is_proxy:
+            return replies.NOT_IMPLEMENTED, "not-implemented"
         elif verb is Verb.STARTTLS and self.tls:
             return replies.ALREADY_TLS, "sequence"
         elif verb is Verb.AUTH and self.authenticated:  # RFC 4954 §4
             return replies.ALREADY_LOGGED_IN, "sequence"
         return None
 
+    def _objection_to(self, params: MailParams) -> tuple[Reply, str] | None:
+        """Why what MAIL declared cannot be had in this session."""
+        settings = self._settings
+        self._messages += 1
+        if settings.messages_max and self._messages > settings.messages_max:
+            return replies.TOO_MANY_MESSAGES, "messages"  # RFC 9422 §4
+        if params.requiretls and not self.tls:  # RFC 8689 §2
+            return unknown("REQUIRETLS").reply, "syntax"
+        if params.prdr and self._lmtp:
+            return unknown("PRDR").reply, "syntax"
+        if params.deliver_by:
+            within_s, _, mode = params.deliver_by.partition(";")
+            least_us = int(settings.deliverby_min)
+            if mode[0] == "R" and int(within_s) * SECOND_US < least_us:
+                return replies.TOO_SOON, "syntax"  # RFC 2852 §3
+        if params.is_held:
+            return self._objection_to_hold(params)
+        return None
+
+    def _objection_to_hold(self, params: MailParams) -> tuple[Reply, str] | None:
+        until_us = self._release_until_us
+        if not until_us:
+            keyword = "HOLDFOR" if params.hold_for_s else "HOLDUNTIL"
+            return unknown(keyword).reply, "syntax"
+        longest_us = int(self._settings.future_release_max)
+        if params.hold_for_s * SECOND_US > longest_us:  # RFC 4865 §4.2
+            return replies.HELD_TOO_LONG, "syntax"
+        if params.hold_until_us > until_us:
+            return replies.HELD_TOO_LONG, "syntax"
+        return None
+
+    def _without_recipients(self) -> tuple[Reply, str]:
+        # RFC 5321 §3.3, and RFC 2033 §4.2 says 503
+        none = replies.LMTP_NO_RECIPIENTS if self._lmtp else replies.NO_RECIPIENTS
+        return none, "no-recipients"
+
     def _refuse(self, refusal: Refused) -> Event:
+        if refusal.reply.code == 421:
+            return self._turn_away(refusal, refusal.reply, refusal.rule)
         if refusal.rule not in _FORGIVEN:
             self._errors += 1
             if self._errors > self._settings.errors_max:

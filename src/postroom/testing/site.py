@@ -11,10 +11,14 @@ import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.reply import Reply
+from postroom.mail.units import Duration
 from postroom.smtp import commands, replies
+from postroom.smtp.parameters import MailParams
 from postroom.smtp.server import (
+    BdatStart,
     Chunk,
     Closed,
+    EndOfChunk,
     EndOfData,
     Event,
     ServerConnection,
@@ -26,6 +30,9 @@ UNKNOWN = Reply.of(550, "5.1.1", "User unknown")
 LATER = Reply.of(451, "4.3.0", "Try again later")
 NOT_YOU = Reply.of(550, "5.7.1", "Access denied")
 NOT_THIS = Reply.of(554, "5.7.1", "Message refused")
+RECEIVED = Reply.of(250, "2.1.5", "Message accepted for this recipient")
+OPENED_US = 1_795_384_800_000_000
+"""When every session begins: 2026-11-22T22:00:00Z."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -41,7 +48,8 @@ class Site:
 
     ``unknown`` recipients get 550 5.1.1, ``later`` ones 451; ``not_from`` senders are
     refused; ``failing`` recipients are refused after the content (by LMTP one by one).
-    Logins of any user with the password ``secret`` succeed.
+    Logins of any user with the password ``secret`` succeed. A ``submission`` may be
+    held; a ``proxy`` may use XCLIENT. ``envelopes`` are the parameters of the messages.
     """
 
     def __init__(
@@ -59,12 +67,16 @@ class Site:
         self.later: set[str] = set()
         self.not_from: set[str] = set()
         self.failing: set[str] = set()
+        self.submission = False
+        self.proxy = False
         self.messages: list[Taken] = []
+        self.envelopes: list[MailParams] = []
         self.events: list[Event] = []
         self._sender = NULL_SENDER
         self._recipients: list[Address] = []
         self._content: list[bytes] = []
         self._named = False
+        self._params = MailParams()
 
     def rule(self, name: str, argument: str) -> None:
         """Add a rule as transcripts write it, such as ``unknown nosuch@mx.example``.
@@ -75,6 +87,10 @@ class Site:
         match name:
             case "lmtp":
                 self.lmtp = True
+            case "submission":
+                self.submission = True
+            case "proxy":
+                self.proxy = True
             case "greeting":
                 code, _, text = argument.partition(" ")
                 self.greeting = Reply.of(int(code), "", text)
@@ -88,7 +104,14 @@ class Site:
 
     def connect(self) -> ServerConnection:
         """Return a connection to this site, before its greeting."""
-        return ServerConnection(self.settings, self.hostname, lmtp=self.lmtp)
+        return ServerConnection(
+            self.settings,
+            self.hostname,
+            lmtp=self.lmtp,
+            submission=self.submission,
+            is_proxy=self.proxy,
+            opened_us=OPENED_US,
+        )
 
     def serve(self, connection: ServerConnection) -> bool:
         """Answer all that can be answered now; return whether the session goes on."""
@@ -99,7 +122,7 @@ class Site:
             if isinstance(event, Chunk):
                 self._content.append(event.data)
                 continue
-            if isinstance(event, commands.Refused):
+            if isinstance(event, commands.Refused | BdatStart):
                 continue
             connection.reply(*self._answers(connection, event))
             if isinstance(event, commands.StartTls):
@@ -111,12 +134,17 @@ class Site:
             case commands.Hello(verb=verb):
                 self._forget()
                 return [connection.hello_reply(verb)]
-            case commands.Mail(address=address):
+            case commands.Mail(address=address, params=params):
+                self._params = params
                 return [self._mail(address)]
             case commands.Rcpt(address=address):
                 return [self._rcpt(address)]
+            case EndOfChunk(refusal=refusal):
+                return [refusal or replies.chunk_taken(event.size_octets)]
             case EndOfData():
                 return list(self._end(event))
+            case commands.Xclient():
+                return [self.greeting]
             case commands.Reset():
                 self._forget()
                 return [replies.RESET_OK]
@@ -146,14 +174,28 @@ class Site:
         recipients = tuple(self._recipients)
         good = tuple(r for r in recipients if r.to_text() not in self.failing)
         if event.refusal is None and (good == recipients or (self.lmtp and good)):
-            content = b"".join(self._content)
-            self.messages.append(Taken(self._sender, good, content))
-            assert len(content) == event.size_octets
+            self._keep(good, event)
+        elif event.refusal is None and self._params.prdr:
+            # draft-hall-prdr-00 §4.5: 353, each recipient's, and one for all
+            if good:
+                self._keep(good, event)
+            yield replies.VERDICTS_FOLLOW
+            for recipient in recipients:
+                yield RECEIVED if recipient in good else NOT_THIS
+            yield replies.queued("Q1") if good else NOT_THIS
+            self._forget()
+            return
         for recipient in recipients if self.lmtp else recipients[:1]:
             failed = recipient not in good if self.lmtp else good != recipients
             done = NOT_THIS if failed else replies.queued("Q1")
             yield event.refusal or done
         self._forget()
+
+    def _keep(self, good: tuple[Address, ...], event: EndOfData) -> None:
+        content = b"".join(self._content)
+        assert len(content) == event.size_octets
+        self.messages.append(Taken(self._sender, good, content))
+        self.envelopes.append(self._params)
 
     def _login(self, event: commands.Auth | commands.AuthResponse) -> Reply:
         if isinstance(event, commands.Auth):
@@ -184,6 +226,8 @@ _PLAIN_ANSWERS: dict[type, Reply] = {
     commands.Expn: replies.EXPN_REFUSED,
     commands.Help: replies.HELP,
     commands.StartTls: replies.READY_FOR_TLS,
+    commands.Etrn: Reply.of(250, "2.0.0", "Queue run started"),
+    commands.Verbose: replies.VERBOSE,
 }
 
 
@@ -194,6 +238,7 @@ def _changed(settings: ServerSettings, key: str, value: str) -> ServerSettings:
     kinds: dict[type, Callable[[str], Any]] = {
         bool: {"true": True, "false": False}.__getitem__,
         tuple: lambda text: tuple(text.split(",")),
+        Duration: Duration.from_text,
     }
     try:
         return msgspec.structs.replace(

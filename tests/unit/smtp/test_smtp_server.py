@@ -11,7 +11,6 @@ from postroom.smtp.commands import (
     DataStart,
     Hello,
     Mail,
-    MailParams,
     Noop,
     Quit,
     Rcpt,
@@ -21,6 +20,7 @@ from postroom.smtp.commands import (
 from postroom.smtp.data import Problem
 from postroom.smtp.dialogue import State, Verb
 from postroom.smtp.errors import LocalProtocolError
+from postroom.smtp.parameters import MailParams
 from postroom.smtp.server import (
     Chunk,
     Closed,
@@ -79,7 +79,8 @@ def test_events_carry_what_was_said() -> None:
         server.reply(answer)
     assert events[0] == Hello(Verb.EHLO, "c.example")
     assert isinstance(events[1], Mail)
-    assert events[1].params == MailParams(42, BodyType.EIGHT_BIT)
+    given = (("SIZE", "42"), ("BODY", "8bitmime"))
+    assert events[1].params == MailParams(42, BodyType.EIGHT_BIT, given=given)
     assert isinstance(events[2], Rcpt)
     assert str(events[2].address) == "b@mx.example"
     assert events[3] == DataStart()
