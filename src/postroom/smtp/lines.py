@@ -46,6 +46,13 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._data) - self._at + sum(map(len, self._arrivals))
 
+    def head(self, octets_max: int) -> bytes:
+        """Return the first octets that are there, without taking them."""
+        data = self._data
+        if self._arrivals and len(data) - self._at < octets_max:
+            data = self._join()
+        return data[self._at : self._at + octets_max]
+
     def line(self, octets_max: int) -> bytes | LineFault | None:
         """Return the next line without its CRLF; None if it is not complete yet.
 
