@@ -12,18 +12,18 @@ import socket
 import ssl
 import struct
 from typing import NoReturn, cast
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net.clock import read_mono_us
+from postroom.net.demand import Demand
+from postroom.net.sweeper import Sweeper, sweeper_of
+from postroom.net.tls import TlsError, TlsLayer, shake_hands
 
 BUFFER_OCTETS_MAX = 256 * 1024
 """What is held unread before the peer is made to wait."""
-SWEEP_US = 1 * SECOND_US
-"""How often deadlines are looked at."""
 LINGER_US = 10 * SECOND_US
 """How long a closed stream may take to send what was written."""
 TLS_HANDSHAKE_US = 60 * SECOND_US
@@ -38,8 +38,24 @@ class StreamTimeout(StreamError):
     """The deadline passed while the peer was waited for."""
 
 
+class StreamOverstayed(StreamTimeout):
+    """The connection has lasted longer than any may (``end_at``)."""
+
+
+class StreamTooSlow(StreamTimeout):
+    """The peer sends slower than was demanded of it (``demand``)."""
+
+
 class StreamLost(StreamError):
     """The peer, or the network, broke the connection off."""
+
+
+class HandshakeFailed(StreamLost):
+    """There is no TLS with this peer; ``is_plain``: it does not speak TLS at all."""
+
+    def __init__(self, why: TlsError) -> None:
+        super().__init__(f"TLS handshake failed: {why}")
+        self.is_plain = why.is_plain
 
 
 class StreamInterrupted(StreamError):
@@ -62,6 +78,7 @@ class Stream(asyncio.Protocol):
             IPv4; empty on a Unix socket.
         peer_port: the peer's port, 0 on a Unix socket.
         is_tls: whether ``start_tls`` succeeded.
+        received_octets: how many have come.
     """
 
     __slots__ = (
@@ -70,14 +87,19 @@ class Stream(asyncio.Protocol):
         "_closed",
         "_closing",
         "_deadline_us",
+        "_demand",
         "_drainer",
+        "_end_us",
         "_failure",
         "_interrupted",
+        "_is_over",
         "_loop",
         "_owner",
+        "_pauser",
         "_reader",
         "_reading_paused",
         "_sweeper",
+        "_tls",
         "_transport",
         "_unread",
         "_unread_octets",
@@ -85,6 +107,7 @@ class Stream(asyncio.Protocol):
         "is_tls",
         "peer_ip",
         "peer_port",
+        "received_octets",
     )
 
     def __init__(
@@ -97,6 +120,7 @@ class Stream(asyncio.Protocol):
         self.is_tls = False
         self._owner = owner
         self._transport: asyncio.Transport | None = None
+        self._tls: TlsLayer | None = None
         self._unread: list[bytes] = []
         self._unread_octets = 0
         self._reading_paused = False
@@ -105,12 +129,17 @@ class Stream(asyncio.Protocol):
         self._closing = False
         self._interrupted: bool | None = None
         self._failure: StreamLost | None = None
+        self.received_octets = 0
         self._deadline_us: int | None = None
+        self._end_us: int | None = None
+        self._is_over = False  # the end has come; noted, for a peer that never pauses
+        self._demand: Demand | None = None
+        self._pauser: asyncio.Future[None] | None = None
         self._reader: asyncio.Future[None] | None = None
         self._drainer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._loop = loop or asyncio.get_running_loop()
-        self._sweeper: _Sweeper | None = None  # it watches us, once it is set
+        self._sweeper: Sweeper | None = None  # it watches us, once it is set
 
     # What tasks call
 
@@ -118,11 +147,13 @@ class Stream(asyncio.Protocol):
         """Return the next octets as they came, ``b""`` when the peer has ended.
 
         Raises:
-            StreamTimeout: the deadline passed.
+            StreamTimeout: the deadline passed, or the connection's end.
             StreamLost: the connection broke; what came before was given out.
             StreamInterrupted: ``interrupt`` was called.
         """
-        while not self._unread:
+        while self._is_over or not self._unread:
+            if self._is_over:
+                raise StreamOverstayed("the connection has lasted too long")
             if self._interrupted:
                 self._interrupted = False
                 raise StreamInterrupted("the server is asked to end")
@@ -138,7 +169,14 @@ class Stream(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send, in order, as the peer takes it. On a lost stream it does nothing."""
         if self._transport is not None and not self._closing:
+            if self._tls is not None:
+                data = self._encrypt(self._tls, data)
             self._transport.write(data)
+
+    def put_back(self, data: bytes) -> None:
+        """Have the next ``read`` begin with octets that were read already."""
+        self._unread.insert(0, data)
+        self._unread_octets += len(data)
 
     async def drain(self) -> None:
         """Wait while too much of what was written has not gone out.
@@ -160,7 +198,7 @@ class Stream(asyncio.Protocol):
         Only waiting for the peer is cut short: a task that works is left alone.
         """
         if self._sweeper is None and mono_us is not None:
-            self._sweeper = _sweeper_of(self._loop)
+            self._sweeper = sweeper_of(self._loop)
             self._sweeper.watch(self)
         self._deadline_us = mono_us
 
@@ -171,9 +209,46 @@ class Stream(asyncio.Protocol):
         sweep.
         """
         if self._sweeper is None:
-            self._sweeper = _sweeper_of(self._loop)
+            self._sweeper = sweeper_of(self._loop)
             self._sweeper.watch(self)
         self._deadline_us = self._sweeper.next_us + wait_us
+
+    def end_at(self, mono_us: int) -> None:
+        """Set when the connection is over, whatever the peer does until then.
+
+        As with a deadline, a task that works is left alone until it reads.
+        """
+        if self._sweeper is None:
+            self._sweeper = sweeper_of(self._loop)
+            self._sweeper.watch(self)
+        self._end_us = mono_us
+
+    def demand(self, demand: Demand | None) -> None:
+        """Set how fast the peer has to send while it is waited for."""
+        self._demand = demand
+
+    async def pause(self, wait_us: int, *, until_octets: bool = False) -> bool:
+        """Let the peer wait; less if it goes, or if the server is asked to end.
+
+        Args:
+            wait_us: how long.
+            until_octets: return as soon as the peer has sent something.
+
+        Returns:
+            Whether the peer has sent something that is not read yet.
+        """
+        is_over = self._interrupted or self._at_end or self._failure
+        if not is_over and not (until_octets and self._unread):
+            pauser = self._pauser = self._loop.create_future()
+            if until_octets:
+                self._reader = pauser
+            timer = self._loop.call_later(wait_us / SECOND_US, _wake, pauser)
+            try:
+                await pauser
+            finally:
+                timer.cancel()
+                self._pauser = None
+        return bool(self._unread)
 
     @property
     def unread_octets(self) -> int:
@@ -190,11 +265,14 @@ class Stream(asyncio.Protocol):
         if self._interrupted is None:
             self._interrupted = True
             _wake(self._reader)
+            _wake(self._pauser)
 
     def close(self) -> None:
         """Send what was written, then close; does not wait."""
         if self._transport is None or self._closing:
             return
+        if self._tls is not None:
+            self._transport.write(self._tls.close())
         self._closing = True
         self._transport.close()
         if self._transport is not None:
@@ -219,42 +297,46 @@ class Stream(asyncio.Protocol):
         *,
         server_side: bool,
         server_hostname: str | None = None,
+        from_start: bool = False,
     ) -> None:
         """Go over to TLS. What was read before and not taken is thrown away.
 
-        RFC 3207 §4.2: nothing that came in the clear may survive.
+        RFC 3207 §4.2: nothing that came in the clear may survive. ``from_start`` says
+        that there was nothing in the clear: what came is the handshake's beginning.
 
         Raises:
-            StreamLost: the handshake failed; the text says how.
+            HandshakeFailed: there is no TLS with this peer; the text says why.
+            StreamLost: the connection broke.
             StreamTimeout: it took too long.
         """
-        transport = self._transport
-        if transport is None or self._closing:
+        if self._transport is None or self._closing:
             raise self._failure or StreamLost("connection closed")
-        self._discard_unread()
-        self._resume_reading()
-        now_us = read_mono_us()
-        left_us = TLS_HANDSHAKE_US
-        if self._deadline_us is not None:
-            left_us = max(self._deadline_us - now_us, SECOND_US)
+        if not from_start:
+            self._discard_unread()
+            self._resume_reading()
+        kept_us, until_us = self._deadline_us, read_mono_us() + TLS_HANDSHAKE_US
+        self.set_deadline(until_us if kept_us is None else min(kept_us, until_us))
+        was_interrupted = self._interrupted
+        layer = TlsLayer(
+            context, server_side=server_side, server_hostname=server_hostname
+        )
         try:
-            secured = await self._loop.start_tls(
-                transport,
-                self,
-                context,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=left_us / SECOND_US,
-            )
-        except (OSError, ssl.SSLError, ConnectionError) as error:
-            self.abort()
-            if read_mono_us() - now_us >= left_us:
-                raise StreamTimeout("TLS handshake took too long") from error
-            raise StreamLost(f"TLS handshake failed: {error}") from error
-        if secured is None:
-            raise StreamLost("connection lost during the TLS handshake")
-        self._transport = secured
-        self.is_tls = True
+            await shake_hands(layer, self._read_on, self.write)
+        except TlsError as error:
+            self.close()  # once the peer has been told
+            raise HandshakeFailed(error) from error.__cause__
+        if self._interrupted is not was_interrupted:
+            self._interrupted = True  # for whoever reads next
+        self._deadline_us = kept_us
+        self._tls, self.is_tls = layer, True
+        self.data_received(b"")  # what came behind the handshake
+
+    async def _read_on(self) -> bytes:
+        while True:
+            try:
+                return await self.read()
+            except StreamInterrupted:
+                continue
 
     @property
     def local_ip(self) -> str:
@@ -274,10 +356,7 @@ class Stream(asyncio.Protocol):
     @property
     def tls(self) -> ssl.SSLObject | None:
         """The TLS session, to ask for version, cipher and peer certificate."""
-        if self._transport is None:
-            return None
-        found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
-        return found
+        return None if self._tls is None else self._tls.session
 
     def peer_credentials(self) -> PeerCredentials:
         """Return who called on a Unix socket.
@@ -309,8 +388,13 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep what came and wake the reader."""
+        if self._tls is not None:
+            data = self._decrypt(self._tls, data)
+            if not data:
+                return
         self._unread.append(data)
         self._unread_octets += len(data)
+        self.received_octets += len(data)
         if self._unread_octets > BUFFER_OCTETS_MAX and not self._reading_paused:
             assert self._transport is not None
             self._reading_paused = True
@@ -321,7 +405,8 @@ class Stream(asyncio.Protocol):
         """Note the peer's end; what we owe it can still be written."""
         self._at_end = True
         _wake(self._reader)
-        return not self.is_tls
+        _wake(self._pauser)
+        return True
 
     def pause_writing(self) -> None:
         """Make ``drain`` wait."""
@@ -335,13 +420,14 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End: wake everyone who waits."""
         self._transport = None
-        self._deadline_us = None
+        self._deadline_us = self._end_us = self._demand = None
         self._failure = StreamLost(str(exc) or "connection lost" if exc else "closed")
         if exc is not None:
             self._at_end = False
         if self._sweeper is not None:
             self._sweeper.forget(self)
         _wake(self._reader)
+        _wake(self._pauser)
         if self._drainer is not None and not self._drainer.done():
             self._drainer.set_exception(self._failure)
         _wake(self._closed)
@@ -350,18 +436,51 @@ class Stream(asyncio.Protocol):
 
     # Within
 
-    def overdue_at(self, mono_us: int) -> bool:
-        """Whether the deadline is at or before ``mono_us``."""
-        return self._deadline_us is not None and self._deadline_us <= mono_us
+    def check_time(self, mono_us: int, since_us: int) -> None:
+        """Wake whoever waits too long; called by the sweeper.
 
-    def expire(self) -> None:
-        """Tell whoever waits that time is over; called by the sweeper."""
+        Args:
+            mono_us: the present moment.
+            since_us: how long ago the sweeper last came.
+        """
+        if self._end_us is not None and self._end_us <= mono_us:
+            self._is_over = True
+            return self.expire(StreamOverstayed("the connection has lasted too long"))
+        if self._deadline_us is not None and self._deadline_us <= mono_us:
+            return self.expire()
+        demand, reader = self._demand, self._reader
+        if demand is None or reader is None or reader.done():
+            return
+        if demand.is_failed(self.received_octets, since_us):
+            self.expire(StreamTooSlow("the peer sends too slowly"))
+
+    def expire(self, error: StreamTimeout | None = None) -> None:
+        """Tell whoever waits that time is over."""
         if self._closing:
             self.abort()
             return
         for waiting in (self._reader, self._drainer):
             if waiting is not None and not waiting.done():
-                waiting.set_exception(StreamTimeout("the peer took too long"))
+                waiting.set_exception(error or StreamTimeout("the peer took too long"))
+
+    def _decrypt(self, tls: TlsLayer, data: bytes) -> bytes:
+        plain = tls.decrypt(data)
+        if (out := tls.data_to_send()) and self.is_open:
+            assert self._transport is not None
+            self._transport.write(out)
+        if tls.failure is not None:
+            self._failure = StreamLost(f"TLS: {tls.failure}")
+            _wake(self._reader)
+        elif tls.at_end:
+            self.eof_received()
+        return plain
+
+    def _encrypt(self, tls: TlsLayer, data: bytes) -> bytes:
+        try:
+            return tls.encrypt(data)
+        except TlsError as error:
+            self._failure = StreamLost(f"TLS: {error}")
+            return b""
 
     def _take(self) -> bytes:
         unread = self._unread
@@ -450,48 +569,6 @@ async def wrap(sock: socket.socket) -> Stream:
     else:
         _, stream = await loop.create_connection(Stream, sock=sock)
     return stream
-
-
-class _Sweeper:
-    """Expires the overdue streams of one loop."""
-
-    def __init__(self) -> None:
-        self._streams: set[Stream] = set()
-        self._is_running = False
-        self.next_us = 0  # not before this the next sweep comes
-
-    def watch(self, stream: Stream) -> None:
-        self._streams.add(stream)
-        if not self._is_running:
-            self._schedule()
-
-    def forget(self, stream: Stream) -> None:
-        self._streams.discard(stream)
-
-    def _schedule(self) -> None:
-        self._is_running = True
-        self.next_us = read_mono_us() + SWEEP_US
-        loop = asyncio.get_running_loop()
-        loop.call_later(SWEEP_US / SECOND_US, self._sweep)
-
-    def _sweep(self) -> None:
-        mono_us = read_mono_us()
-        for stream in [s for s in self._streams if s.overdue_at(mono_us)]:
-            stream.expire()
-        if self._streams:
-            self._schedule()
-        else:
-            self._is_running = False
-
-
-_sweepers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Sweeper] = WeakKeyDictionary()
-
-
-def _sweeper_of(loop: asyncio.AbstractEventLoop) -> _Sweeper:
-    found = _sweepers.get(loop)
-    if found is None:
-        found = _sweepers[loop] = _Sweeper()
-    return found
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
