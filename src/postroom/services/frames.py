@@ -14,6 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from postroom.net.demand import Demand
 from postroom.net.stream import Stream, StreamInterrupted, StreamLost
 
 GREETING = b"POSTROOM 1\n"
@@ -167,6 +168,19 @@ class Caller:
     def allow(self, wait_us: int) -> None:
         """Say how long the caller may keep us waiting from now on."""
         self._stream.allow(wait_us)
+
+    async def pause(self, wait_us: int, *, until_octets: bool = False) -> bool:
+        """Let the caller wait; one of this machine is never watched meanwhile."""
+        await self._stream.pause(wait_us)
+        return False
+
+    def end_at(self, mono_us: int) -> None:
+        """Set when the call is over, whatever the caller does until then."""
+        self._stream.end_at(mono_us)
+
+    def demand(self, demand: Demand | None) -> None:
+        """Set how fast the caller has to send."""
+        self._stream.demand(demand)
 
     async def gone(self) -> None:
         """Return when the caller has gone, for those who only watch.

@@ -1,5 +1,7 @@
 """Settings of the loops: how many sessions, how long they may take, what is in hand."""
 
+from typing import Literal
+
 import msgspec
 
 from postroom.mail.units import Duration, Size
@@ -42,6 +44,9 @@ class ReceiveSettings(
     greet_pause: Duration = Duration(0)
     """How long a client has to wait for the greeting. One that talks before it gets
     554 5.5.1: real servers wait, many that send junk do not. 0: no pause."""
+    pipelining_ahead: Literal["allow", "refuse"] = "allow"
+    """Whether a client may send commands behind HELO or EHLO without waiting for the
+    answer; ``refuse``: 421 4.7.0. RFC 2920 §3.1 forbids it, some real clients do."""
     session_timeout: Duration = Duration.from_text("2h")
     """How long a session may last in all; then 421 4.4.2. 0: as long as it likes."""
     data_rate_min: int = 100

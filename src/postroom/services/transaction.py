@@ -15,7 +15,7 @@ from postroom.mail.verdict import Discard, Verdict
 from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
-from postroom.services import user_mail
+from postroom.services import tempo, user_mail
 from postroom.services.content import Content
 from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction
@@ -68,7 +68,9 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
     if refusal:
         return talk.core.reply(refusal)
     is_thrown_away = isinstance(verdict, Discard)
-    talk.transaction = Transaction(event, is_thrown_away=is_thrown_away)
+    talk.transaction = Transaction(
+        login.believed(talk, event), is_thrown_away=is_thrown_away
+    )
     talk.expect(1)
     talk.core.reply(replies.SENDER_OK)
 
@@ -120,7 +122,7 @@ def _answer_rcpt(
     event, routing = asked
     refusal = talk.refusal(verdict, "RCPT", event.address)
     if refusal:
-        return talk.core.reply(refusal)
+        return talk.core.reply(tempo.recipient_refused(talk, refusal))
     if not isinstance(verdict, Discard):
         assert talk.transaction is not None
         params = event.params

@@ -7,6 +7,8 @@ function is called before the next. After the last piece the client has gone.
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from postroom.net.demand import Demand
+
 Piece = bytes | str | Exception | Callable[[], Awaitable[None] | None]
 
 
@@ -17,6 +19,10 @@ class ListConversation:
         self._pieces = deque(pieces)
         self.written = b""
         self.waits: list[int] = []
+        self.pauses: list[int] = []
+        self.talks_early = False
+        self.ends_us: int | None = None
+        self.demanded: Demand | None = None
         self.is_closed = False
         self.peer_ip = "127.0.0.1"
         self.peer_port = 4242
@@ -49,6 +55,19 @@ class ListConversation:
     def allow(self, wait_us: int) -> None:
         """Note it."""
         self.waits.append(wait_us)
+
+    async def pause(self, wait_us: int, *, until_octets: bool = False) -> bool:
+        """Note it; with ``talks_early`` the client does not wait for us."""
+        self.pauses.append(wait_us)
+        return self.talks_early
+
+    def end_at(self, mono_us: int) -> None:
+        """Note it."""
+        self.ends_us = mono_us
+
+    def demand(self, demand: Demand | None) -> None:
+        """Note it."""
+        self.demanded = demand
 
     async def aclose(self) -> None:
         """Note it."""

@@ -186,7 +186,7 @@ async def test_slow_caller_is_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "IDLE_US", 1_000)
-    monkeypatch.setattr("postroom.net.stream.SWEEP_US", 1_000)
+    monkeypatch.setattr("postroom.net.sweeper.SWEEP_US", 1_000)
     stream = await connect_unix(str(path))
     stream.write(b'{"method":"count","arguments":100000000}\n')
     stream._transport.pause_reading()  # type: ignore[union-attr]

@@ -12,12 +12,16 @@ import pytest
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net import stream as stream_module
+from postroom.net import sweeper as sweeper_module
 from postroom.net.clock import read_mono_us
+from postroom.net.demand import Demand
 from postroom.net.stream import (
     Stream,
     StreamInterrupted,
     StreamLost,
+    StreamOverstayed,
     StreamTimeout,
+    StreamTooSlow,
     connect,
     connect_unix,
     wrap,
@@ -40,7 +44,7 @@ async def stream_pair() -> AsyncIterator[tuple[Stream, Stream]]:
 
 @pytest.fixture
 def fast_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "SWEEP_US", 1_000)
+    monkeypatch.setattr(sweeper_module, "SWEEP_US", 1_000)
 
 
 async def test_octets_cross_both_ways_and_the_end_is_seen() -> None:
@@ -315,3 +319,130 @@ async def test_failed_handshake_loses_the_stream(certificate: Path) -> None:
         with pytest.raises(StreamLost):
             await other.start_tls(server_side, server_side=True)
         assert not other.is_open
+
+
+async def test_a_pause_lasts_while_the_peer_sends() -> None:
+    async with stream_pair() as (one, other):
+        other.write(b"RCPT")
+        pausing = asyncio.create_task(one.pause(20_000))
+        assert await pausing is True
+        assert await one.read() == b"RCPT"
+
+
+async def test_a_pause_for_silence_ends_with_the_first_octets() -> None:
+    async with stream_pair() as (one, other):
+        pausing = asyncio.create_task(one.pause(3600 * SECOND_US, until_octets=True))
+        await asyncio.sleep(0)
+        other.write(b"EHLO early\r\n")
+        assert await pausing is True
+        assert await one.pause(3600 * SECOND_US, until_octets=True) is True
+        assert await one.read() == b"EHLO early\r\n"
+
+
+async def test_a_silent_peer_is_told_from_one_that_talks() -> None:
+    async with stream_pair() as (one, other):
+        assert await one.pause(1_000, until_octets=True) is False
+        other.write(b"EHLO c\r\n")
+        assert await one.read() == b"EHLO c\r\n"
+
+
+@pytest.mark.parametrize("until_octets", [False, True])
+@pytest.mark.parametrize("end", ["interrupted", "ended", "lost", "aborted"])
+async def test_a_pause_ends_when_nobody_gains_by_it(
+    end: str, until_octets: bool
+) -> None:
+    async with stream_pair() as (one, other):
+        wait = one.pause(3600 * SECOND_US, until_octets=until_octets)
+        pausing = asyncio.create_task(wait)
+        await asyncio.sleep(0)
+        match end:
+            case "interrupted":
+                one.interrupt()
+            case "ended":
+                other.close()
+            case "lost":
+                other.abort()
+            case _:
+                one.abort()
+        assert await pausing is False
+        if end == "interrupted":
+            with pytest.raises(StreamInterrupted):
+                await one.read()
+
+
+async def test_a_cancelled_pause_leaves_the_stream_usable() -> None:
+    async with stream_pair() as (one, other):
+        pausing = asyncio.create_task(one.pause(3600 * SECOND_US, until_octets=True))
+        await asyncio.sleep(0)
+        pausing.cancel()
+        await asyncio.gather(pausing, return_exceptions=True)
+        other.write(b"NOOP\r\n")
+        assert await one.read() == b"NOOP\r\n"
+
+
+@pytest.mark.usefixtures("fast_sweeper")
+async def test_a_connection_ends_at_its_end_whatever_deadlines_say() -> None:
+    async with stream_pair() as (one, other):
+        one.end_at(read_mono_us() + 5_000)
+        one.allow(3600 * SECOND_US)
+
+        async def listen() -> None:
+            while True:  # a peer that keeps talking
+                other.write(b"NOOP\r\n")
+                await one.read()
+
+        with pytest.raises(StreamOverstayed):
+            await listen()
+
+
+@pytest.mark.usefixtures("fast_sweeper")
+async def test_a_peer_slower_than_demanded_is_told_from_one_that_is_silent() -> None:
+    async with stream_pair() as (one, _):
+        one.allow(3600 * SECOND_US)
+        one.demand(Demand(1_000_000, 5_000, lambda: True))
+        with pytest.raises(StreamTooSlow):
+            await one.read()
+
+
+@pytest.mark.usefixtures("fast_sweeper")
+async def test_nothing_is_demanded_of_a_peer_that_owes_nothing() -> None:
+    async with stream_pair() as (one, _):
+        looked = asyncio.Event()
+
+        def owes() -> bool:
+            looked.set()
+            return False
+
+        one.allow(3600 * SECOND_US)
+        one.demand(Demand(1, 1, owes))
+        reading = asyncio.create_task(one.read())
+        await looked.wait()
+        await asyncio.sleep(0)
+        assert not reading.done()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+S = SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("looks", "failed_at"),
+    [
+        pytest.param([(10, S)] * 10, [], id="just-fast-enough"),
+        pytest.param([(9, S)] * 10, [3, 7], id="a-bit-too-slow"),
+        pytest.param([(0, S), (0, S), (0, S), (40, S)], [], id="a-pause-within"),
+        pytest.param([(0, 5 * S)], [0], id="late-sweeps-count-in-full"),
+        pytest.param([(200, S)] + [(0, S)] * 7, [7], id="credit-is-not-kept"),
+        pytest.param([(0, S // 2)] * 8, [7], id="only-waiting-counts"),
+    ],
+)
+def test_the_rate_is_an_average_over_waiting_time(
+    looks: list[tuple[int, int]], failed_at: list[int]
+) -> None:
+    demand, total, failed = Demand(10, 4 * S, lambda: True), 0, []
+    for number, (octets, waited_us) in enumerate(looks):
+        total += octets
+        if demand.is_failed(total, waited_us):
+            failed.append(number)
+    assert failed == failed_at
