@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from postroom.limits.gcra import Rate
+from postroom.net.demand import Demand
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.workshop import Workshop
@@ -26,6 +27,18 @@ class Conversation(Protocol):
 
     def allow(self, wait_us: int) -> None:
         """Say how long ``read`` and ``drain`` may wait from now on."""
+
+    async def pause(self, wait_us: int, *, until_octets: bool = False) -> bool:
+        """Let the peer wait; whether it has sent something meanwhile.
+
+        With ``until_octets`` that ends the pause.
+        """
+
+    def end_at(self, mono_us: int) -> None:
+        """Set when the session is over, whatever the peer does until then."""
+
+    def demand(self, demand: Demand | None) -> None:
+        """Set how fast the peer has to send while it is waited for."""
 
     async def aclose(self) -> None:
         """Send what is left and close."""

@@ -14,14 +14,13 @@ from postroom.mail.reply import Reply
 from postroom.mail.verdict import Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
 from postroom.policy.session import Connect, Hello
-from postroom.services import asides, transaction
+from postroom.services import asides, tempo, transaction
 from postroom.services.face import Face, Kind
 from postroom.services.reception import Conversation, Tools
 from postroom.services.talk import Talk
 from postroom.smtp import commands, replies, server
 from postroom.smtp.dialogue import Verb
 
-_TIMEOUT = Reply.of(421, "4.4.2", "Timeout waiting for the client")
 _SHUTDOWN = Reply.of(421, "4.3.2", "Service shutting down, try again later")
 _ERROR = Reply.of(421, "4.3.0", "Internal error, closing connection")
 
@@ -51,13 +50,15 @@ class SmtpSession:
 
     async def run(self) -> str:
         """Serve until the client or we end it; returns how it ended."""
-        if not await self._greet():
-            return "refused"
         try:
+            tempo.begin(self._talk)
+            if not await self._greet():
+                return "refused"
             return await self._loop()
-        except StreamTimeout:
-            self._talk.stream.write(_TIMEOUT.to_wire())
-            return "timeout"
+        except StreamTimeout as error:
+            reply, how = tempo.overdue(error)
+            self._talk.stream.write(reply.to_wire())
+            return how
         except StreamError:
             return "lost"
 
@@ -68,6 +69,7 @@ class SmtpSession:
     async def aclose(self) -> None:
         """Give back what the session holds and throw away a half-taken message."""
         talk = self._talk
+        talk.stream.demand(None)  # it knows the session
         talk.expect(0)
         if talk.content is not None:
             content, talk.content = talk.content, None
@@ -81,6 +83,7 @@ class SmtpSession:
             Connect(talk.origin.client_ip, talk.origin.listener),
         )
         refusal = talk.refusal(verdict, "connect", "")
+        refusal = refusal or await tempo.greet_pause(talk)
         greeting = refusal or Reply.of(
             220, "", f"{generation.hostname} {generation.receive.banner}"
         )
@@ -91,12 +94,16 @@ class SmtpSession:
         talk = self._talk
         connection, stream = talk.core, talk.stream
         receive = talk.generation.receive
+        is_fresh = True
         while True:
             event = connection.next_event()
             if event is not None:
                 waiting = _HANDLERS[type(event)](talk, event)
                 if waiting is not None:
                     await waiting
+                if talk.pause_us:
+                    await tempo.pause(talk)
+                is_fresh = True
                 continue
             out = connection.data_to_send()
             if out:
@@ -109,8 +116,11 @@ class SmtpSession:
                 connection.farewell(_SHUTDOWN)
                 talk.leaving = "shutdown"
                 continue
-            wait = receive.data_timeout if talk.content else receive.command_timeout
-            stream.allow(wait)
+            if is_fresh:  # a command that comes in drops gets no more time for each
+                in_data = talk.content is not None
+                wait = receive.data_timeout if in_data else receive.command_timeout
+                stream.allow(wait)
+                is_fresh = False
             try:
                 connection.receive(await stream.read())
             except StreamInterrupted:
@@ -118,6 +128,10 @@ class SmtpSession:
 
 
 def _on_hello(talk: Talk, event: commands.Hello) -> Awaitable[None] | None:
+    refusal = tempo.ahead(talk, event.verb)
+    if refusal is not None:
+        talk.core.reply(refusal)
+        return None
     subject = Hello(event.verb, event.domain)
     return talk.ask("hello", subject, _answer_hello, event)
 
@@ -148,7 +162,8 @@ def _on_refused(talk: Talk, event: commands.Refused) -> None:
 
 
 def _on_too_many_errors(talk: Talk, event: server.TooManyErrors) -> None:
-    talk.leaving = "errors"
+    talk.rejected(event.verb, event.argument, event.reply, event.rule)
+    talk.leaving = "foreign" if event.rule.startswith("foreign") else "errors"
 
 
 def _on_closed(talk: Talk, event: server.Closed) -> None:

@@ -79,6 +79,8 @@ class Talk:
         transaction: the message on its way in.
         content: what has come of its content.
         messages: how many were taken.
+        bad_recipients: how many were refused for good.
+        pause_us: how long the client has to wait for its next answer.
         leaving: how the session ends; empty: it goes on.
     """
 
@@ -97,6 +99,8 @@ class Talk:
         self.transaction: Transaction | None = None
         self.content: Content | None = None
         self.messages = 0
+        self.bad_recipients = 0
+        self.pause_us = 0
         self.leaving = ""
         self._expected = 0
 
