@@ -43,6 +43,8 @@ class Job:
         attempt: Attempt,
         recipients: Sequence[Recipient],
         done: "asyncio.Future[list[Outcome]]",
+        *,
+        requiretls: bool = False,
     ) -> None:
         message, envelope = attempt.message, attempt.envelope
         head = edited_header(message)
@@ -62,6 +64,7 @@ class Job:
             envelope.ret,
             envelope.envid,
             _wishes(recipients),
+            requiretls=requiretls,
         )
         self.done = done
         self.began = False

@@ -1,4 +1,4 @@
-"""One connection to one host: greeted once, then transaction after transaction.
+"""One connection to one host, opened already: transaction after transaction.
 
 A session's own task reads; whoever has work writes it at once (``start``), so that a
 message costs no task and no extra turn of the loop. While the reply to a content is
@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
-import msgspec
-
 from postroom.agents.job import Job
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import (
@@ -23,19 +21,16 @@ from postroom.agents.smtp_words import (
     lost_connection,
     nonsense,
     outcomes_of,
-    timed_out,
-    turned_away,
 )
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.outcome import Deferred, Failed, Say
 from postroom.net.clock import read_mono_us
 from postroom.net.stream import Stream, StreamError, StreamTimeout
+from postroom.net.tls_client import keep_session
 from postroom.smtp.client import (
     BodyWanted,
     ClientConnection,
     ClientEvent,
-    Greeting,
-    HelloDone,
     Line,
     LostConnection,
     ProtocolError,
@@ -50,7 +45,6 @@ _WRITE_OCTETS = 256 * 1024
 class State(Enum):
     """Where a session stands."""
 
-    OPENING = auto()
     READY = auto()
     LEAVING = auto()
     CLOSED = auto()
@@ -60,8 +54,8 @@ class Session:
     """One SMTP or LMTP connection.
 
     Args:
-        stream: the connection, just made.
-        client: its protocol, fresh.
+        stream: the connection.
+        client: its protocol, past hello and whatever had to follow it.
         peer: the host at the other end.
         settings: time-outs and caps.
         say: narrates the dialogue, if someone listens.
@@ -81,7 +75,7 @@ class Session:
         say: Say | None = None,
     ) -> None:
         self.peer = peer
-        self.state = State.OPENING
+        self.state = State.READY
         self.served = 0
         self.next_job: Callable[[], Job | None] = _no_job
         self.give_back: Callable[[Job], None] | None = None
@@ -111,40 +105,6 @@ class Session:
         if self._numbers >= settings.messages_per_connection_max:
             return False
         return read_mono_us() - self._began_us < settings.connection_age_max
-
-    async def greet(self) -> Deferred | None:
-        """Hear the greeting and say hello; returns why not, if it comes to nothing."""
-        self._wait(self._settings.greeting_timeout)
-        client = self._client
-        while True:
-            event = client.next_event()
-            match event:
-                case None:
-                    self._flush()
-                    if not await self._hear():
-                        return self._trouble or lost_connection(self.peer)
-                case Greeting(reply):
-                    if not reply.is_positive:
-                        return turned_away(reply, self.peer)
-                    self._wait(self._settings.hello_timeout)
-                    client.send_hello()
-                case HelloDone(reply):
-                    if not reply.is_positive:
-                        return turned_away(reply, self.peer)
-                    if client.extensions.dsn:
-                        self.peer = msgspec.structs.replace(self.peer, reports=True)
-                    self.state = State.READY
-                    return None
-                case ProtocolError(text):
-                    self._trouble = nonsense(text, self.peer)
-                case LostConnection(_, reply):
-                    if reply is not None:
-                        return turned_away(reply, self.peer)
-                    return self._trouble or lost_connection(self.peer)
-                case Line():
-                    self._narrate(event)
-                case _:
-                    raise AssertionError(f"{event} before the hello")
 
     def start(self, job: Job) -> bool:
         """Begin a job now, only while ``takes_more``; False: it is settled already."""
@@ -206,10 +166,8 @@ class Session:
             return True
         if self._trouble is None:
             self._trouble = lost_connection(self.peer, overdue=overdue)
-        if overdue and self.state is State.OPENING:
-            self._trouble = timed_out(self.peer)
         self._client.receive(b"")
-        return not overdue and self.state is not State.OPENING
+        return not overdue
 
     async def _take_events(self) -> bool:
         """Act on what the core has understood; True: more must be read."""
@@ -357,6 +315,7 @@ class Session:
                     self._finish(event)
         while self._jobs:
             self._jobs.popleft().settle_all(self._trouble or lost_connection(self.peer))
+        keep_session(self._stream.tls)
         self._stream.close()
 
     def _narrate(self, event: ClientEvent) -> None:

@@ -10,31 +10,30 @@ recipients is theirs alone. Nothing a host or a name server does raises.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from postroom.agents.caller import Caller
 from postroom.agents.job import Job
+from postroom.agents.logins import Logins
+from postroom.agents.opening import Kit, Reason
 from postroom.agents.pool import Pool
+from postroom.agents.protection import Protection, may_go_without, protection_of
 from postroom.agents.session import Session
 from postroom.agents.settings import SmtpAgentSettings
-from postroom.agents.smtp_words import (
-    Peer,
-    is_too_many_outcome,
-    timed_out,
-    told,
-    unreachable,
-)
-from postroom.agents.way import SMTP_PORT, Reason, Ways
+from postroom.agents.smtp_words import is_too_many_outcome, told
+from postroom.agents.way import Place, Ways
 from postroom.dns.answer import NameService
 from postroom.dns.own import OwnNames
 from postroom.limits.places import Places
 from postroom.limits.shared import SharedCounters
 from postroom.mail.envelope import Recipient
-from postroom.mail.outcome import Attempt, Deferred, Failed, Outcome, Say
-from postroom.net.stream import Stream, StreamError, connect, connect_unix
-from postroom.smtp.client import ClientConnection
+from postroom.mail.outcome import Attempt, Outcome, Say
+from postroom.net.tls_client import ClientTls
+from postroom.observe.events import AnyEvent
 from postroom.smtp.settings import ClientSettings
 
-_CLOSED_521 = 521
+_Put = Callable[[Sequence[Recipient]], "asyncio.Future[list[Outcome]]"]
 
 
 class Links(NamedTuple):
@@ -42,7 +41,8 @@ class Links(NamedTuple):
 
     ``window`` tells how many connections a hop bears now (the scheduler's), ``bind``
     is told which destination a hop turned out to have, ``counters`` are those of all
-    workers, ``client`` are the bounds on what peers say, ``seed`` shuffles equal MX.
+    workers, ``client`` are the bounds on what peers say, ``seed`` shuffles equal MX,
+    ``emit`` takes events for the log.
     """
 
     window: Callable[[str], int] | None = None
@@ -50,6 +50,7 @@ class Links(NamedTuple):
     counters: SharedCounters | None = None
     client: ClientSettings = ClientSettings()
     seed: int = 0
+    emit: Callable[[AnyEvent], None] | None = None
 
 
 class SmtpAgent:
@@ -75,11 +76,14 @@ class SmtpAgent:
         lmtp: bool = False,
     ) -> None:
         self._settings = settings
-        self._hostname = settings.helo_name or hostname
         self._links = links or Links()
         self._counters = self._links.counters or SharedCounters.private(256)
-        self._lmtp = lmtp
         self._ways = Ways(settings, resolver, own, self._links.seed, lmtp=lmtp)
+        kit = Kit(
+            ClientTls(), Logins(settings.logins_file), self._links.emit or _unheard
+        )
+        bounds = self._links.client
+        self._caller = Caller(settings, self._ways, kit, bounds, hostname, lmtp=lmtp)
         self._pools: dict[str, Pool] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -88,26 +92,38 @@ class SmtpAgent:
         if attempt.say is not None:
             return await self._deliver_aloud(attempt, attempt.say)
         hop = attempt.route.hop
-        destination = self._ways.known(hop)
-        if destination is None:
+        place = self._ways.known(hop)
+        if place is None:
             found = await self._ways.look(hop)
-            if not isinstance(found, str):
+            if not isinstance(found, Place):
                 return [found] * len(attempt.envelope.recipients)
-            destination = found
-        links = self._links
-        if links.bind is not None:
-            links.bind(hop, destination)
+            place = found
+        if self._links.bind is not None:
+            self._links.bind(hop, place.destination)
+        protection = protection_of(attempt, place)
+        outcomes = await self._deliver_over(
+            self._pool(place, protection), attempt, protection
+        )
+        if protection is Protection.DEMANDED and may_go_without(attempt, outcomes):
+            # RFC 8689 §5: a bounce is not to be lost for want of REQUIRETLS.
+            pool = self._pool(place, Protection.USUAL)
+            outcomes = await self._deliver_over(pool, attempt, Protection.USUAL)
+        return outcomes
+
+    async def _deliver_over(
+        self, pool: Pool, attempt: Attempt, protection: Protection
+    ) -> Sequence[Outcome]:
         window = self._settings.connections_max
-        if links.window is not None:
-            window = min(window, links.window(hop))
-        pool = self._pools.get(destination) or self._new_pool(destination)
+        if self._links.window is not None:
+            window = min(window, self._links.window(attempt.route.hop))
+        put = partial(self._put, pool, attempt, window, protection)
         recipients = attempt.envelope.recipients
         if len(recipients) <= self._settings.recipients_max:
-            outcomes = await self._put(pool, attempt, recipients, window)
+            outcomes = await put(recipients)
         else:
-            outcomes = await self._put_in_parts(pool, attempt, recipients, window)
+            outcomes = await self._put_in_parts(put, recipients)
         if len(outcomes) > 1 and any(map(is_too_many_outcome, outcomes)):
-            outcomes = await self._again(pool, attempt, outcomes, window)
+            outcomes = await self._again(put, recipients, outcomes)
         return outcomes
 
     async def aclose(self) -> None:
@@ -122,143 +138,87 @@ class SmtpAgent:
         self,
         pool: Pool,
         attempt: Attempt,
-        recipients: Sequence[Recipient],
         window: int,
+        protection: Protection,
+        recipients: Sequence[Recipient],
     ) -> "asyncio.Future[list[Outcome]]":
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        job = Job(attempt, recipients, loop.create_future())
+        job = _job(attempt, recipients, loop.create_future(), protection)
         pool.put(job, window)
         return job.done
 
     async def _put_in_parts(
-        self,
-        pool: Pool,
-        attempt: Attempt,
-        recipients: Sequence[Recipient],
-        window: int,
+        self, put: _Put, recipients: Sequence[Recipient]
     ) -> list[Outcome]:
         size = self._settings.recipients_max
         parts = [recipients[i : i + size] for i in range(0, len(recipients), size)]
-        done = await asyncio.gather(
-            *(self._put(pool, attempt, part, window) for part in parts)
-        )
+        done = await asyncio.gather(*(put(part) for part in parts))
         return [outcome for outcomes in done for outcome in outcomes]
 
     async def _again(
-        self, pool: Pool, attempt: Attempt, outcomes: list[Outcome], window: int
+        self, put: _Put, recipients: Sequence[Recipient], outcomes: list[Outcome]
     ) -> list[Outcome]:
         """Try those again that were only too many (RFC 5321 §4.5.3.1.10).
 
         As long as each round gets some of them accepted.
         """
         outcomes = list(outcomes)
-        recipients = attempt.envelope.recipients
         left = [i for i, o in enumerate(outcomes) if is_too_many_outcome(o)]
         before = len(outcomes)
         while left and len(left) < before:
             before = len(left)
             part = [recipients[i] for i in left]
-            for i, outcome in zip(
-                left, await self._put(pool, attempt, part, window), strict=True
-            ):
+            for i, outcome in zip(left, await put(part), strict=True):
                 outcomes[i] = outcome
             left = [i for i in left if is_too_many_outcome(outcomes[i])]
         return outcomes
 
     # -- connections ---------------------------------------------------------------
 
-    def _new_pool(self, name: str) -> Pool:
+    def _pool(self, place: Place, protection: Protection) -> Pool:
+        """Return the connections that have the terms and protection wanted."""
+        name = place.pool + protection.value
+        return self._pools.get(name) or self._new_pool(name, place, protection)
+
+    def _new_pool(self, name: str, place: Place, protection: Protection) -> Pool:
         settings = self._settings
-        places = Places(self._counters, name, settings.connections_max)
+        places = Places(self._counters, place.destination, settings.connections_max)
+        opener = partial(self._open, protection)
         wait_us = settings.slot_wait_max
-        pool = Pool(name, self._open, places, wait_us, self._forget_pool)
+        pool = Pool(name, opener, places, wait_us, self._forget_pool)
         self._pools[name] = pool
         return pool
 
     def _forget_pool(self, name: str) -> None:
         self._pools.pop(name, None)
 
-    async def _open(self, job: Job) -> Session | Reason:
-        return await self._connect(job.hop, "", None)
-
-    async def _connect(self, hop: str, names: str, say: Say | None) -> Session | Reason:
-        """Go through the hosts until one welcomes us."""
-        peers = await self._ways.peers(hop)
-        if not isinstance(peers, list):
-            return peers
-        reasons: list[Deferred] = []
-        for peer in peers:
-            if say is not None:
-                say(f"{names}... {self._connecting(peer)}")
-            made = await self._connect_to(peer, say)
-            if isinstance(made, Session):
-                return made
-            reasons.append(made)
-        last = reasons[-1]
-        if all(reason.code == _CLOSED_521 for reason in reasons):
-            # RFC 7504 §4: these hosts never take mail
-            return Failed("5.3.2", last.text, last.peer, last.code)
-        return last
-
-    async def _connect_to(self, peer: Peer, say: Say | None) -> Session | Deferred:
-        try:
-            stream = await self._stream(peer)
-        except StreamError:
-            return timed_out(peer)
-        except OSError as error:
-            return unreachable(error, peer)
-        client = ClientConnection(
-            self._hostname,
-            lmtp=self._lmtp,
-            narrate=say is not None,
-            settings=self._links.client,
-        )
-        session = Session(stream, client, peer, self._settings, say)
-        try:
-            reason = await session.greet()
-        except BaseException:
-            stream.abort()
-            raise
-        if reason is None:
-            return session
-        stream.close()
-        return reason
-
-    async def _stream(self, peer: Peer) -> Stream:
-        settings = self._settings
-        if peer.path:
-            return await connect_unix(peer.path, timeout=settings.connect_timeout)
-        source = settings.source_ipv6 if ":" in peer.ip else settings.source_ipv4
-        return await connect(
-            peer.ip,
-            peer.port,
-            timeout=settings.connect_timeout,
-            source_ip=source or None,
-        )
+    async def _open(self, protection: Protection, job: Job) -> Session | Reason:
+        return await self._caller.call(job.hop, protection)
 
     # -- sendmail -v ---------------------------------------------------------------
-
-    def _connecting(self, peer: Peer) -> str:
-        port = "" if peer.port in (0, SMTP_PORT) else f" port {peer.port}"
-        protocol = "lmtp" if self._lmtp else "esmtp"
-        return f"Connecting to {peer.label}{port} via {protocol}..."
 
     async def _deliver_aloud(self, attempt: Attempt, say: Say) -> list[Outcome]:
         """Deliver over a connection of its own, so that all that is told belongs."""
         recipients = attempt.envelope.recipients
         names = ",".join(recipient.address.to_text() for recipient in recipients)
-        made = await self._connect(attempt.route.hop, names, say)
+        place = await self._ways.look(attempt.route.hop)
+        made: Session | Reason
+        if isinstance(place, Place):
+            protection = protection_of(attempt, place)
+            made = await self._caller.call(attempt.route.hop, protection, names, say)
+        else:
+            protection, made = Protection.USUAL, place
         if isinstance(made, Session):
-            outcomes = await self._talk(made, attempt, say)
+            outcomes = await self._talk(made, attempt, protection, say)
         else:
             outcomes = [made] * len(recipients)
             _tell(recipients, outcomes, say)
         return outcomes
 
     async def _talk(
-        self, session: Session, attempt: Attempt, say: Say
+        self, session: Session, attempt: Attempt, protection: Protection, say: Say
     ) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         serving = asyncio.create_task(session.serve())
@@ -268,7 +228,7 @@ class SmtpAgent:
         try:
             for i in range(0, len(recipients), size):
                 part = recipients[i : i + size]
-                job = Job(attempt, part, loop.create_future())
+                job = _job(attempt, part, loop.create_future(), protection)
                 session.start(job)
                 outcomes += (told_now := await job.done)
                 _tell(part, told_now, say)
@@ -280,6 +240,20 @@ class SmtpAgent:
                 session.abort()
                 await asyncio.wait({serving})
         return outcomes
+
+
+def _job(
+    attempt: Attempt,
+    recipients: Sequence[Recipient],
+    done: "asyncio.Future[list[Outcome]]",
+    protection: Protection,
+) -> Job:
+    demanded = protection is Protection.DEMANDED
+    return Job(attempt, recipients, done, requiretls=demanded)
+
+
+def _unheard(event: AnyEvent) -> None:
+    return None
 
 
 def _tell(recipients: Sequence[Recipient], outcomes: list[Outcome], say: Say) -> None:

@@ -5,13 +5,18 @@ or a host, found by its addresses only (RFC 2033 knows no MX). What name servers
 turned into the outcome that every recipient of the hop gets when there is no way.
 """
 
+from collections.abc import Iterator
+from ipaddress import ip_address
+from itertools import chain, groupby, zip_longest
 from typing import NamedTuple
 
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import Peer
+from postroom.agents.terms import Terms, TermsBook
 from postroom.dns.answer import DnsFailed, NameService
 from postroom.dns.exchangers import find_exchangers
 from postroom.dns.hop import Hop
+from postroom.dns.hop_options import UNIX, hop_name
 from postroom.dns.mx import Hosts, LoopsBack, NoMail, NullMx
 from postroom.dns.own import OwnNames
 from postroom.mail.outcome import Deferred, Failed
@@ -22,15 +27,34 @@ Reason = Deferred | Failed
 
 SMTP_PORT = 25
 LMTP_PORT = 24
-UNIX = "unix:"
-"""What hops that are sockets of this machine begin with."""
 KNOWN_MAX = 10_000
 """Hops whose way is remembered."""
 
 
-class _Known(NamedTuple):
+class Place(NamedTuple):
+    """Where mail for a hop goes, and on which terms.
+
+    Attributes:
+        destination: the names of its hosts and their port.
+        terms: those of the hop.
+        by_host: whether single hosts may have terms of their own.
+        is_strict: whether mail waits at some host rather than go in the clear.
+        is_here: whether it is on this machine, so that no network is crossed.
+        until_us: when to look again (monotonic).
+    """
+
     destination: str
+    terms: Terms
+    by_host: bool
+    is_strict: bool
+    is_here: bool
     until_us: int
+
+    @property
+    def pool(self) -> str:
+        """The name of its connections: no others have the same terms."""
+        key = self.terms.key
+        return f"{self.destination};{key}" if key else self.destination
 
 
 class Ways:
@@ -51,37 +75,52 @@ class Ways:
         self._seed = seed
         self._lmtp = lmtp
         self._port = LMTP_PORT if lmtp else settings.port
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Place] = {}
+        self._book = TermsBook(settings)
 
-    def known(self, hop: str) -> str | None:
-        """Return the destination of a hop if it was looked for a moment ago."""
+    def known(self, hop: str) -> Place | None:
+        """Return the place of a hop if it was looked for a moment ago."""
         known = self._known.get(hop)
         if known is None or known.until_us < read_mono_us():
             return None
-        return known.destination
+        return known
 
-    async def look(self, hop: str) -> str | Reason:
-        """Return the name of the destination: its hosts and port."""
-        peers = await self._all_peers(hop)
+    def terms(self, hop: str, peer: Peer) -> Terms:
+        """Return the terms on which a host of a hop is spoken to."""
+        terms, by_host = self._book.of_hop(hop)
+        return self._book.of_host(hop, peer.name) if by_host else terms
+
+    async def look(self, hop: str) -> Place | Reason:
+        """Return the place of a hop: its hosts and port, and the terms there."""
+        try:
+            terms, by_host = self._book.of_hop(hop)
+        except ValueError as error:  # of an older configuration
+            return Deferred("4.3.5", f"no such hop: {error}", hop_failed=True)
+        peers = await self._all_peers(hop_name(hop))
         if not isinstance(peers, list):
             return peers
         names = ",".join(sorted({peer.name for peer in peers}))
         destination = f"{names}:{peers[0].port}"
+        is_strict = terms.is_strict or (
+            by_host and any(self.terms(hop, peer).is_strict for peer in peers)
+        )
         if len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
         until_us = read_mono_us() + self._settings.found_kept
-        self._known[hop] = _Known(destination, until_us)
-        return destination
+        is_here = self._lmtp and all(_is_here(peer) for peer in peers)
+        place = Place(destination, terms, by_host, is_strict, is_here, until_us)
+        self._known[hop] = place
+        return place
 
     async def peers(self, hop: str) -> list[Peer] | Reason:
         """Return the addresses to try, best first, equal ones in a new order."""
-        peers = await self._all_peers(hop)
+        peers = await self._all_peers(hop_name(hop))
         if isinstance(peers, list):
             del peers[self._settings.hosts_tried_max :]
         return peers
 
     async def _all_peers(self, hop: str) -> list[Peer] | Reason:
-        if self._lmtp and hop.startswith(UNIX):
+        if self._lmtp and hop.startswith((UNIX, "/")):
             path = hop.removeprefix(UNIX)
             return [Peer(path, "", 0, path, is_final=True)]
         self._seed += 1
@@ -99,8 +138,22 @@ class Ways:
         return [
             Peer(host.name, address, port, is_final=self._lmtp)
             for host in found.hosts
-            for address in host.addresses
+            for address in _alternating(host.addresses)
         ]
+
+
+def _alternating(addresses: tuple[str, ...]) -> Iterator[str]:
+    """Let the families take turns, the better one first (RFC 8305 §4).
+
+    Else a host with many addresses of a family that does not work here would use up
+    all tries.
+    """
+    halves = [list(half) for _, half in groupby(addresses, lambda ip: ":" in ip)]
+    return (ip for ip in chain(*zip_longest(*halves)) if ip is not None)
+
+
+def _is_here(peer: Peer) -> bool:
+    return bool(peer.path) or ip_address(peer.ip).is_loopback
 
 
 def _without_mx(hop: str) -> str:

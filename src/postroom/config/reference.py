@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -33,8 +33,8 @@ class Setting(msgspec.Struct, frozen=True):
 
 def reference() -> str:
     """Return the reference of every setting as Markdown."""
-    parts = [_section("", Config), _section("listen", Listen)]
-    parts += [_section(name, kind) for name, kind in _sections(Config, "")]
+    parts = [_section("Top level", Config), _section("`[[listen]]`", Listen)]
+    parts += [_section(head, kind) for head, kind in _sections(Config, "")]
     return "\n".join(parts)
 
 
@@ -71,7 +71,14 @@ def _sections(
     found = []
     for name, kind in get_type_hints(struct).items():
         if _is_section(kind):
-            found += [(path + name, kind), *_sections(kind, f"{path}{name}.")]
+            head = f"`[{path}{name}]`"
+            found += [(head, kind), *_sections(kind, f"{path}{name}.")]
+        elif kind != tuple[Listen, ...]:  # which stands at the beginning
+            found += [
+                (f"`[[{path}{name}]]`", one)
+                for one in get_args(kind)
+                if get_origin(kind) is tuple and _is_section(one)
+            ]
     return found
 
 
@@ -79,10 +86,7 @@ def _is_section(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
-def _section(name: str, struct: type[msgspec.Struct]) -> str:
-    head = "Top level" if not name else f"`[{name}]`"
-    if struct is Listen:
-        head = f"`[[{name}]]`"
+def _section(head: str, struct: type[msgspec.Struct]) -> str:
     intro = inspect.cleandoc(struct.__doc__ or "")
     rows = [
         f"| `{one.name}` | {_cell(one.default)} | {one.kind} | {_plain(one.meaning)} |"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from postroom.dns.hop import Hop
+from postroom.dns.hop_options import read_hop
 from postroom.dns.names import to_ascii
 from postroom.dns.own import OwnNames
 from postroom.mail.address import Address, AddressError
@@ -261,7 +262,7 @@ def _smart_hop(text: str) -> str:
     if not text:
         return ""
     try:
-        return Hop.from_text(text).to_text()
+        return read_hop(text)
     except ValueError as error:
         raise ValueError(f"smart_host: {error}") from None
 

@@ -29,7 +29,9 @@ class RouteSettings(
 
     smart_host: str = ""
     """Where all mail goes that is not local, unless the routes say otherwise:
-    ``[relay.test]:587`` or ``relay.test`` (by MX); empty: by MX of each domain."""
+    ``[relay.test]:587`` or ``relay.test`` (by MX), with options behind it as in the
+    routes (``[relay.test]:587 tls=verified login=relay``); empty: by MX of each
+    domain."""
 
     postmaster: str = ""
     """Who gets mail for postmaster if there is neither an alias nor a user of that

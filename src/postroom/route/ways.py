@@ -1,15 +1,17 @@
 """The right side of the routes table: ``agent:host``. Pure.
 
-``smtp:[host]:port``, ``smtp:host`` (by MX), ``lmtp:[host]:port``, ``lmtp:/socket``,
-``discard:``, ``mailbox:`` (as if the domain were local), ``error:5.1.1 text``.
-A value that is none of these raises ``ValueError`` with a sentence for a person.
+``smtp:[host]:port``, ``smtp:host`` (by MX), ``smtps:[host]`` (TLS from the beginning),
+``lmtp:[host]:port``, ``lmtp:/socket``, each with options behind it
+(``smtp:[host]:587 tls=verified login=relay``); ``discard:``, ``mailbox:`` (as if the
+domain were local), ``error:5.1.1 text``. A value that is none of these raises
+``ValueError`` with a sentence for a person.
 """
 
 import re
 
 import msgspec
 
-from postroom.dns.hop import Hop
+from postroom.dns.hop_options import read_hop
 from postroom.dns.names import to_ascii
 from postroom.mail.route import LOCAL_HOP, Route
 from postroom.route.routing import Relay, Unroutable
@@ -48,11 +50,15 @@ def read_way(domain: str, value: str, rule: str) -> Way:
     if not colon:
         raise _expected(value)
     if agent in _SMTP:
-        hop = Hop.from_text(rest).to_text() if rest else domain
+        # "smtp:" and "smtp: tls=required" name no host: the domain's own, by MX
+        has_host = rest and "=" not in rest.split()[0]
+        hop = read_hop(rest if has_host else f"{domain} {rest}") if rest else domain
         return Relay(Route("smtp", hop, rule))
+    if agent == "smtps" and rest:
+        return Relay(Route("smtp", read_hop(rest, implicit=True), rule))
     if agent == "lmtp" and rest:
         socket = rest.removeprefix("unix:")
-        hop = socket if socket.startswith("/") else Hop.from_text(rest).to_text()
+        hop = socket if socket.startswith("/") else read_hop(rest)
         return Relay(Route("lmtp", hop, rule), ours=True)
     if agent == "discard" and not rest:
         return Relay(Route("discard", LOCAL_HOP, rule), ours=True)
@@ -89,6 +95,7 @@ def _read_error(text: str, rule: str) -> Unroutable:
 def _expected(value: str) -> ValueError:
     return ValueError(
         f'"{value}" is no way for mail: write "smtp:[host]:port", "smtp:host", '
+        '"smtps:[host]", '
         '"lmtp:[host]:port", "lmtp:/socket", "discard:", "mailbox:" or '
         '"error:5.1.1 text"'
     )

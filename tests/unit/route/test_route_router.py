@@ -234,7 +234,8 @@ ROUTED: dict[str, tuple[str, Routing]] = {
         "a@broken.test",
         RoutingFailed(
             'table routes: broken.test: "pigeon:" is no way for mail: write '
-            '"smtp:[host]:port", "smtp:host", "lmtp:[host]:port", "lmtp:/socket", '
+            '"smtp:[host]:port", "smtp:host", "smtps:[host]", "lmtp:[host]:port", '
+            '"lmtp:/socket", '
             '"discard:", "mailbox:" or "error:5.1.1 text"'
         ),
     ),

@@ -45,6 +45,23 @@ WAYS: dict[str, Way] = {
     "lmtp:[127.0.0.1]:24": Relay(Route("lmtp", "[127.0.0.1]:24", "r"), ours=True),
     "lmtp:unix:/run/x": Relay(Route("lmtp", "/run/x", "r"), ours=True),
     "lmtp:/run/x": Relay(Route("lmtp", "/run/x", "r"), ours=True),
+    "smtp:[hub.test]:587 tls=verified login=relay": Relay(
+        Route("smtp", "[hub.test]:587;tls=verified;login=relay", "r")
+    ),
+    "smtp:hub.test  login=relay   tls=required": Relay(
+        Route("smtp", "hub.test;tls=required;login=relay", "r")
+    ),
+    "smtp: tls=required": Relay(Route("smtp", "w.test;tls=required", "r")),
+    "smtp:hub.test source=192.0.2.1 source=2001:db8::1 helo=Out.Test": Relay(
+        Route("smtp", "hub.test;source=192.0.2.1;source=2001:db8::1;helo=out.test", "r")
+    ),
+    "smtps:[hub.test]": Relay(Route("smtp", "[hub.test]:465;implicit=always", "r")),
+    "smtps:[hub.test]:2465 login=me": Relay(
+        Route("smtp", "[hub.test]:2465;implicit=always;login=me", "r")
+    ),
+    "lmtp:[192.0.2.9]:24 tls=required": Relay(
+        Route("lmtp", "[192.0.2.9]:24;tls=required", "r"), ours=True
+    ),
     "discard:": Relay(Route("discard", "local", "r"), ours=True),
     "mailbox:": AsLocal("r"),
     "local:": AsLocal("r"),
@@ -69,6 +86,17 @@ BAD_WAYS = (
     "pigeon:x",
     "smtp:[x",
     "smtp:a b",
+    "smtp:a tls",
+    "smtp:a tls=",
+    "smtp:a tls=perhaps",
+    "smtp:a tls=off tls=off",
+    "smtp:a password=x",
+    "smtp:a login=../x",
+    "smtp:a login=;x",
+    "smtp:a source=here",
+    "smtp:a helo=-",
+    "smtp:a implicit=yes",
+    "smtps:",
     "lmtp:",
     "lmtp:relative/path",
     "discard:x",
