@@ -224,7 +224,7 @@ def _face(config: Config, listen: Listen) -> Face:
         login = Login.REQUIRED if kind is Kind.SUBMISSION else Login.OFF
     else:
         login = Login(listen.login)
-    mechanisms = () if login is Login.OFF else config.smtp.auth_mechanisms
+    mechanisms = () if login is Login.OFF else config.auth.mechanisms
     server = msgspec.structs.replace(
         config.smtp,
         starttls=tls in (Tls.STARTTLS, Tls.REQUIRED),

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import uvloop
 
@@ -37,13 +38,11 @@ from postroom.admin.link import (
 from postroom.app.adoption import Adoption
 from postroom.app.assembly import Built, Ground, build, retire, unchangeable
 from postroom.app.errands import Office
-from postroom.auth.throttle import Busy, Ok, PasswordChecks, threads_for
-from postroom.auth.users import Users
+from postroom.app.logins import check_login, open_logins, open_users
 from postroom.config.load import parse
 from postroom.config.problems import ConfigError
 from postroom.config.settings import Config
 from postroom.limits.shared import SharedCounters
-from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueIds
 from postroom.mailbox.stores import open_store
 from postroom.net.clock import read_mono_us, read_now, zone_offset_s
@@ -63,11 +62,7 @@ from postroom.services.line import Line, start_line
 from postroom.services.pickup import PickupService
 from postroom.services.receive import ReceiveService
 from postroom.services.reception import Tools
-from postroom.services.retrieve import (
-    LoginUnavailable,
-    RetrieveService,
-    RetrieveTools,
-)
+from postroom.services.retrieve import RetrieveService, RetrieveTools
 from postroom.services.submit import LocalSubmitter
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import open_shard
@@ -128,7 +123,11 @@ class _Worker:
         self._metrics = Metrics()
         self._counters = _counters(job)
         self._pool = ThreadPoolExecutor(DELIVERY_THREADS, "postroom-deliver")
-        self._users = Users(config.users_file, config.auth, _domains(config))
+        self._users = open_users(config, _domains(config), self.emit)
+        workers = max(1, job.workers)
+        self._logins = open_logins(
+            config, self._users, self._counters, workers, self.emit
+        )
         self._lines: list[Line] = []
         self._listeners: list[Listener] = []
         self._prepared: Built | None = None
@@ -208,6 +207,7 @@ class _Worker:
             acceptor=Acceptor(line.shop, line.dispatcher),
             budget=Budget(config.receive.transaction_memory_max),
             counters=self._counters,
+            logins=self._logins,
         )
         self._receive = ReceiveService(tools)
         self._office = Office(
@@ -230,27 +230,10 @@ class _Worker:
 
     def _retrieve_tools(self) -> RetrieveTools:
         config = self._config
-        threads = threads_for(
-            config.auth, os.cpu_count() or 1, max(1, self._job.workers)
-        )
-        checks = PasswordChecks(self._users, config.auth, threads, self.emit, read_now)
-
-        async def authenticate(
-            login: str, password: str, origin: Origin
-        ) -> str | LoginUnavailable | None:
-            octets = password.encode("utf-8", "surrogateescape")
-            match await checks.check(login, octets):
-                case Ok(user):
-                    return user
-                case Busy():
-                    return LoginUnavailable("too many password checks wait")
-                case _:
-                    return None
-
         return RetrieveTools(
             store=self._ground.store,
             pool=self._pool,
-            authenticate=authenticate,
+            authenticate=partial(check_login, self._logins.accounts),
             counters=self._counters,
             emit=self.emit,
             clock=read_now,

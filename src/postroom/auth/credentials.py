@@ -2,9 +2,10 @@
 
 argon2id is what passwords are checked against; a SCRAM-SHA-256 verifier beside it lets
 clients prove the password without sending it. A user who has only a verifier can still
-log in with the password.
+log in with the password. A secret for CRAM-MD5 is kept only where the site wants it.
 """
 
+import hmac
 import os
 from typing import Literal, assert_never
 
@@ -12,14 +13,14 @@ import msgspec
 from argon2.exceptions import Argon2Error, InvalidHashError
 from argon2.low_level import Type, hash_secret, verify_secret
 
-from postroom.auth import scram
+from postroom.auth import cram, scram
 from postroom.auth.settings import PASSWORD_OCTETS_MAX, AuthSettings
 
 ARGON2ID = "argon2id"
 _SALT_OCTETS = 16
 _HASH_OCTETS = 32
 
-Scheme = Literal["argon2id", "SCRAM-SHA-256"]
+Scheme = Literal["argon2id", "SCRAM-SHA-256", "CRAM-MD5"]
 
 
 class Credential(msgspec.Struct, frozen=True, gc=False):
@@ -43,10 +44,13 @@ class Credential(msgspec.Struct, frozen=True, gc=False):
             case "SCRAM-SHA-256":
                 scram.Verifier.from_text(value)
                 return cls("SCRAM-SHA-256", value)
+            case "CRAM-MD5":
+                cram.from_text(value)
+                return cls("CRAM-MD5", value)
             case _:
                 raise ValueError(
                     f'has a credential of the unknown scheme "{scheme[:20]}": '
-                    f"known are {ARGON2ID} and {scram.SCHEME}"
+                    f"known are {ARGON2ID}, {scram.SCHEME} and {cram.SCHEME}"
                 )
 
     def to_text(self) -> str:
@@ -64,6 +68,9 @@ class Credential(msgspec.Struct, frozen=True, gc=False):
                     return False
             case "SCRAM-SHA-256":
                 return scram.Verifier.from_text(self.value).matches(password)
+            case "CRAM-MD5":
+                made = cram.to_text(cram.make_secret(password))
+                return hmac.compare_digest(made, self.value)
             case _:
                 assert_never(self.scheme)
 
@@ -81,6 +88,9 @@ def make_credentials(password: bytes, settings: AuthSettings) -> tuple[Credentia
         salt = os.urandom(scram.SALT_OCTETS_MIN)
         verifier = scram.derive(prepared, salt, settings.scram_iterations)
         made.append(Credential("SCRAM-SHA-256", verifier.to_text()))
+    if settings.cram_md5:
+        secret = cram.to_text(cram.make_secret(prepared))
+        made.append(Credential("CRAM-MD5", secret))
     return tuple(made)
 
 

@@ -16,6 +16,7 @@ from postroom.auth.sasl import (
     Exchange,
     Failed,
     Known,
+    Lost,
     Unavailable,
     ask,
     authorized,
@@ -115,6 +116,7 @@ def _check(shown: Shown | Failed, told: dict[str, str]) -> Exchange:
     if not isinstance(ended, Failed) or ended.kind == "later":
         return ended
     # RFC 7628 §3.2.3: whatever the client answers, it has failed.
+    yield Lost(ended)
     yield from say(json.dumps(told).encode())
     return ended
 

@@ -57,8 +57,18 @@ class FindUser(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
 
 
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """The exchange has failed already, though the client is to be heard once more.
+
+    Told so that a failure counts even if the client breaks off now; the answer is
+    ``None``.
+    """
+
+    failed: "Failed"
+
+
 Question = CheckPassword | FindVerifier | FindSecret | CheckToken | FindUser
-Step = Challenge | Question
+Step = Challenge | Lost | Question
 
 
 class Secret(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +97,7 @@ class Unavailable(msgspec.Struct, frozen=True, gc=False):
 
 
 Verdict = Known | Unknown | Unavailable
-Answer = bytes | Verdict | Verifier | Secret
+Answer = bytes | Verdict | Verifier | Secret | None
 
 
 class Proven(msgspec.Struct, frozen=True, gc=False):

@@ -10,9 +10,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from postroom.auth import scram
-from postroom.auth.credentials import Credential, make_argon2
+from postroom.auth import cram, scram
+from postroom.auth.credentials import Credential, Scheme, make_argon2
 from postroom.auth.file import User, UsersError, read_users
+from postroom.auth.sasl import Secret
 from postroom.auth.settings import AuthSettings
 from postroom.mail.units import Duration
 
@@ -27,6 +28,7 @@ class _Version(msgspec.Struct, frozen=True):
 
     users: dict[str, User]
     rounds: int = 1
+    schemes: frozenset[Scheme] = frozenset()
 
 
 class Users:
@@ -37,10 +39,16 @@ class Users:
         settings: how passwords are hashed.
         domains: our own domains, in lower case; a login ``joe@whizzer.test`` in one of
             them is ``joe``.
+        secret: what strangers' salts are made of; the same in all workers, or else
+            they could be told from users. Empty: one of its own.
     """
 
     def __init__(
-        self, path: str, settings: AuthSettings, domains: Collection[str] = ()
+        self,
+        path: str,
+        settings: AuthSettings,
+        domains: Collection[str] = (),
+        secret: bytes = b"",
     ) -> None:
         self.path = path
         self._settings = settings
@@ -49,7 +57,7 @@ class Users:
         self._mark = _NO_MARK
         self._problem: UsersError | None = None
         self._read_ns = -1
-        self._secret = os.urandom(32)
+        self._secret = secret or os.urandom(32)
         # Unknown users are checked against this, so that they cost the same.
         self._nobody = make_argon2(os.urandom(16), settings)
 
@@ -77,7 +85,7 @@ class Users:
         except UsersError as error:
             problem = error
         else:
-            self._version, self._problem = _Version(users, _rounds(users)), None
+            self._version, self._problem = _version(users), None
             return None
         told = str(problem) == str(self._problem)
         self._problem = problem
@@ -98,6 +106,11 @@ class Users:
         if at and domain in self._domains:
             name = local
         return self._version.users.get(name)
+
+    @property
+    def schemes(self) -> frozenset[Scheme]:
+        """The kinds of credentials that some user has."""
+        return self._version.schemes
 
     def names(self) -> tuple[str, ...]:
         """Return all names, sorted."""
@@ -131,6 +144,14 @@ class Users:
         iterations = self._settings.scram_iterations
         return scram.stand_in(login.lower(), self._secret, iterations)
 
+    def cram_secret(self, login: str) -> Secret:
+        """Return the user's secret for CRAM-MD5, or one that no password fits."""
+        user = self.find(login)
+        for credential in user.credentials if user else ():
+            if credential.scheme == cram.SCHEME:
+                return cram.from_text(credential.value)
+        return cram.stand_in(login.lower(), self._secret)
+
 
 def _mark_of(path: str) -> _Mark:
     found = os.stat(path)
@@ -141,6 +162,11 @@ def _password_credentials(all_: tuple[Credential, ...]) -> tuple[Credential, ...
     """Return those a password is checked against: argon2id if there is any."""
     hashes = tuple(one for one in all_ if one.scheme == "argon2id")
     return hashes or all_
+
+
+def _version(users: dict[str, User]) -> _Version:
+    schemes = {one.scheme for user in users.values() for one in user.credentials}
+    return _Version(users, _rounds(users), frozenset(schemes))
 
 
 def _rounds(users: dict[str, User]) -> int:

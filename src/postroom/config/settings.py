@@ -165,11 +165,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.history.directory or f"{self.spool.directory}/history"
 
     def __post_init__(self) -> None:
-        """Refuse to offer what nothing in the server answers yet."""
-        if self.smtp.starttls or self.smtp.auth_mechanisms:
+        """Refuse what is said in another place.
+
+        Raises:
+            ValueError: the text names that place.
+        """
+        if self.smtp.starttls:
             raise ValueError(
-                "smtp: TLS and login by SMTP are not built yet: take starttls and "
-                "auth_mechanisms out"
+                'smtp.starttls: each listener says it: [[listen]] with tls = "starttls"'
+            )
+        if self.smtp.auth_mechanisms:
+            raise ValueError(
+                "smtp.auth_mechanisms: say mechanisms in [auth], and in each "
+                '[[listen]] whether clients log in: login = "offered" or "required"'
             )
 
 
@@ -184,6 +192,10 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("spool", "directory"),
     ("dns", "resolv_conf"),
     ("mailbox", "path"),
+    ("auth", "module"),
+    ("auth", "tokens", "jwks_file"),
+    ("auth", "tokens", "client_secret_file"),
+    ("auth", "tokens", "ca_file"),
     ("log", "to"),
     ("history", "directory"),
 )

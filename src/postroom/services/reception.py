@@ -6,6 +6,7 @@ from postroom.limits.gcra import Rate
 from postroom.net.demand import Demand
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
+from postroom.services.logins import Logins
 from postroom.services.workshop import Workshop
 
 
@@ -64,3 +65,4 @@ class Tools(NamedTuple):
     acceptor: Acceptor
     budget: Budget
     counters: Counters
+    logins: Logins | None = None

@@ -14,12 +14,11 @@ from postroom.mail.reply import Reply
 from postroom.mail.verdict import Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
 from postroom.policy.session import Connect, Hello
-from postroom.services import asides, tempo, transaction
-from postroom.services.face import Face, Kind
+from postroom.services import asides, login, tempo, transaction
+from postroom.services.face import Face
 from postroom.services.reception import Conversation, Tools
 from postroom.services.talk import Talk
 from postroom.smtp import commands, replies, server
-from postroom.smtp.dialogue import Verb
 
 _SHUTDOWN = Reply.of(421, "4.3.2", "Service shutting down, try again later")
 _ERROR = Reply.of(421, "4.3.0", "Internal error, closing connection")
@@ -140,15 +139,12 @@ def _answer_hello(talk: Talk, event: commands.Hello, verdict: Verdict) -> None:
     refusal = talk.refusal(verdict, event.verb, event.domain)
     if refusal:
         return talk.core.reply(refusal)
-    protocol = "SMTP" if event.verb is Verb.HELO else "ESMTP"
-    if talk.face.is_lmtp:
-        protocol = "LMTP"
-    elif talk.face.kind is Kind.LOCAL:
-        protocol = "local"
+    talk.hello = event.verb
     talk.is_now(
-        msgspec.structs.replace(talk.origin, helo=event.domain, protocol=protocol)
+        msgspec.structs.replace(talk.origin, helo=event.domain, protocol=talk.protocol)
     )
     talk.reset()
+    login.offer(talk)
     talk.core.reply(talk.core.hello_reply(event.verb))
 
 
@@ -178,6 +174,8 @@ _HANDLERS: dict[type, Callable[[Talk, Any], Awaitable[None] | None]] = {
     server.Chunk: transaction.on_chunk,
     server.EndOfData: transaction.on_end_of_data,
     commands.Reset: transaction.on_reset,
+    commands.Auth: login.on_auth,
+    commands.AuthResponse: login.on_response,
     commands.Noop: asides.on_noop,
     commands.Vrfy: asides.on_vrfy,
     commands.Expn: asides.on_expn,

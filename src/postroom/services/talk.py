@@ -9,6 +9,8 @@ from typing import TypeVar, assert_never
 
 import msgspec
 
+from postroom.auth.mechanisms import Mechanism
+from postroom.auth.sasl import Exchange
 from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.reply import Reply
@@ -18,9 +20,10 @@ from postroom.policy.hooks import Phase
 from postroom.policy.session import Session, Subject
 from postroom.route.router import Routing
 from postroom.services.content import Content
-from postroom.services.face import Face
+from postroom.services.face import Face, Kind
 from postroom.services.reception import Conversation, Tools
 from postroom.smtp import commands, server
+from postroom.smtp.dialogue import Verb
 
 _VERDICTS = (Accept, Reject, Defer, Discard)
 _Event = TypeVar("_Event")
@@ -65,6 +68,17 @@ class Transaction:
         )
 
 
+class Attempt:
+    """A login in hand (RFC 4954): ``is_lost`` if it has failed and was counted."""
+
+    __slots__ = ("exchange", "is_lost", "mechanism")
+
+    def __init__(self, mechanism: Mechanism, exchange: Exchange) -> None:
+        self.mechanism = mechanism
+        self.exchange = exchange
+        self.is_lost = False
+
+
 class Talk:
     """One session with one client.
 
@@ -81,6 +95,9 @@ class Talk:
         messages: how many were taken.
         bad_recipients: how many were refused for good.
         pause_us: how long the client has to wait for its next answer.
+        hello: how the client has said hello.
+        attempt: the login in hand.
+        failed_logins: how many have failed so far.
         leaving: how the session ends; empty: it goes on.
     """
 
@@ -101,6 +118,9 @@ class Talk:
         self.messages = 0
         self.bad_recipients = 0
         self.pause_us = 0
+        self.hello = Verb.EHLO
+        self.attempt: Attempt | None = None
+        self.failed_logins = 0
         self.leaving = ""
         self._expected = 0
 
@@ -149,6 +169,21 @@ class Talk:
                 rule=rule,
             )
         )
+
+    @property
+    def protocol(self) -> str:
+        """The word of the Received field for this session as it is now (RFC 3848)."""
+        match self.face.kind:
+            case Kind.LOCAL:
+                return "local"
+            case Kind.LMTP:
+                word = "LMTP"
+            case _:
+                is_plain = self.hello is Verb.HELO
+                is_plain = is_plain and not (self.core.tls or self.core.authenticated)
+                word = "SMTP" if is_plain else "ESMTP"
+        secured = "S" if self.core.tls else ""
+        return word + secured + ("A" if self.core.authenticated else "")
 
     def is_now(self, origin: Origin) -> None:
         """The client is known better, or otherwise, than before."""

@@ -15,7 +15,7 @@ from postroom.mail.verdict import Discard, Verdict
 from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
-from postroom.services import tempo, user_mail
+from postroom.services import login, tempo, user_mail
 from postroom.services.content import Content
 from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction

@@ -138,7 +138,11 @@ BAD = {
         '[route]\nlocal_agent = "pipe"',
         'has to be one of "mailbox", "discard"',
     ),
-    "TLS, which is not there": ("[smtp]\nstarttls = true", "are not built yet"),
+    "TLS for all at once": ("[smtp]\nstarttls = true", "each listener says it"),
+    "mechanisms in the wrong place": (
+        '[smtp]\nauth_mechanisms = ["PLAIN"]',
+        "say mechanisms in [auth]",
+    ),
     "a long value": ("hostname = [" + "1," * 99 + "]", "..., but has to be"),
 }
 
