@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search format corpus crash crash-points bench bench-backlog simulate fairness clean setup
+.PHONY: run test check unit search format corpus crash crash-points bench bench-backlog interop simulate fairness clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -56,6 +56,11 @@ bench: $(READY)
 bench-backlog: $(READY)
 	$(BIN)/python -m bench.backlog $(BACKLOG)
 
+# Real mail programs and servers, from Debian's packages, beside ours: as root.
+# INTEROP="--only curl,Postfix" for some of them; see docs/interop.md.
+interop: $(READY)
+	$(BIN)/python -m interop $(INTEROP)
+
 # The schedule in virtual time: a table of goals, and pictures in .simulate/.
 # SIMULATE="--only list,dead --size 0.1" for less.
 simulate: $(READY)
@@ -93,4 +98,4 @@ crash-points: $(READY)
 	$(BIN)/python -m postroom.testing.crash $(CRASH_POINTS)
 
 clean:
-	rm -rf $(VENV) .demo .demo-root .bench .simulate .corpus .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .demo-root .bench .interop .simulate .corpus .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Real mail programs beside ours, in both directions: ``make interop``."""
