@@ -62,6 +62,7 @@ class ChunkReader:
         if self._last in b"\r\n":  # or was mended to such an end
             return self._text.judge(held) if held else b""
         # a text whose last line has no end gets one, as it must have on its way on
+        self._last = b"\n"  # once is enough
         return self._text.judge(b"\r\n")
 
     def _read_header(self, data: bytes) -> bytes:

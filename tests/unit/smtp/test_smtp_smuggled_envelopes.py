@@ -20,6 +20,7 @@ from postroom.mail.address import Address
 from postroom.smtp.client import BodyWanted, ClientConnection
 from postroom.smtp.commands import Mail
 from postroom.smtp.data import END, ContentWriter
+from postroom.smtp.dialogue import State
 from postroom.smtp.settings import ServerSettings
 from postroom.smtp.transaction import Transaction, TransactionDone
 from postroom.testing.site import Site
@@ -44,12 +45,12 @@ def test_all_strings_are_there() -> None:
     assert len(STRINGS) == len(set(STRINGS)) == 5461
 
 
-def cuts(before: int, string: bytes, after: int) -> Iterator[int]:
-    """Where to cut: in the string and four octets around it, or everywhere."""
+def cuts(before: int, string: bytes, after: int, margin: int = 1) -> Iterator[int]:
+    """Where to cut: in the string and so many octets around it, or everywhere."""
     if EVERYWHERE:
         yield from range(before + len(string) + after + 1)
     else:
-        yield from range(max(before - 2, 0), before + len(string) + 3)
+        yield from range(before - margin, before + len(string) + margin + 1)
 
 
 class Inbound:
@@ -134,19 +135,21 @@ class Outbound:
         self.client.receive(octets)
         return list(iter(self.client.next_event, None))
 
-    def send(self, pieces: list[bytes]) -> bytes:
+    def send(self, pieces: list[bytes], *, chunked: bool = False) -> bytes:
         """Send a message; return the octets of its content on the wire."""
         sender, recipient = Address("a", "c.example"), Address("b", "mx.example")
-        self.client.submit(Transaction(sender, (recipient,)))
-        said = self.client.data_to_send()
-        assert said.endswith(b"DATA\r\n")
-        events = self.hear(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        self.client.submit(Transaction(sender, (recipient,), chunked=chunked))
+        assert self.client.data_to_send().endswith(b"" if chunked else b"DATA\r\n")
+        ready = b"" if chunked else b"354 go\r\n"
+        events = self.hear(b"250 ok\r\n250 ok\r\n" + ready)
         assert isinstance(events[-1], BodyWanted)
         for piece in pieces:
             self.client.send_body(piece)
         self.client.end_body()
         wire = self.client.data_to_send()
-        assert isinstance(self.hear(b"250 taken\r\n")[-1], TransactionDone)
+        replies = wire.count(b"BDAT ") if chunked else 1
+        events = self.hear(b"250 taken\r\n" * replies)
+        assert isinstance(events[-1], TransactionDone)
         return wire
 
 
@@ -188,3 +191,77 @@ def is_one_message(wire: bytes) -> bool:
 def nul_less(octets: bytes) -> bytes:
     """As readers see it that throw NULs away."""
     return octets.replace(b"\0", b"")
+
+
+# In chunks (RFC 3030) nothing ends a message but the count of its octets.
+
+
+def chunks(pieces: list[bytes]) -> bytes:
+    *first, last = pieces
+    whole = b"".join(b"BDAT %d\r\n%b" % (len(piece), piece) for piece in first)
+    return whole + b"BDAT %d LAST\r\n%b" % (len(last), last)
+
+
+@texts
+@pytest.mark.parametrize("line_ends", ["refuse", "fix"])
+def test_inbound_chunks(text: bytes, line_ends: str) -> None:
+    inbound = Inbound(ServerSettings(bare_line_ends=line_ends))  # type: ignore[arg-type]
+    for string in STRINGS:
+        content = text + string + SMUGGLED
+        is_bare = bool(BARE.search(content)) and line_ends == "refuse"
+        taken = [] if is_bare else [BARE.sub(b"\r\n", content) + b"\r\n"]
+        for at in cuts(len(text), string, len(SMUGGLED), 0):
+            wire = ENVELOPE + chunks([content[:at], content[at:]])
+            # Cut on its way where the chunks meet, and amid the second one.
+            here = wire.index(b"BDAT", len(ENVELOPE) + 4)
+            said = inbound.say(b"RSET\r\n", wire[:here], wire[here:-50], wire[-50:])
+            assert said[-1] == (550 if is_bare else 250), (string, at)
+            assert inbound.taken == taken, (string, at)
+            assert inbound.senders == ["a@c.example"], (string, at)
+            assert inbound.connection.state is State.READY, (string, at)
+
+
+@texts
+def test_inbound_binary_chunks(text: bytes) -> None:
+    """With BINARYMIME the body may hold anything; it is told octet for octet."""
+    inbound = Inbound(ServerSettings())
+    envelope = ENVELOPE.replace(b">\r\n", b"> BODY=BINARYMIME\r\n", 1)
+    for number, string in enumerate(STRINGS):
+        content = b"H: x\r\n\r\n" + text + string + SMUGGLED
+        places = list(cuts(8 + len(text), string, len(SMUGGLED)))
+        for at in places if EVERYWHERE else [places[number % len(places)]]:
+            wire = envelope + chunks([content[:at], content[at:]])
+            said = inbound.say(wire[:-60], wire[-60:])
+            assert said[-1] == 250, (string, at)
+            assert inbound.taken == [content], (string, at)
+            assert inbound.senders == ["a@c.example"], (string, at)
+
+
+CHUNK = re.compile(rb"BDAT ([0-9]+)( LAST)?\r\n")
+
+
+def unchunked(wire: bytes) -> bytes:
+    """Read chunks by the letter of RFC 3030 §2; the last one must end the octets."""
+    content, at, is_last = b"", 0, False
+    while not is_last:
+        match = CHUNK.match(wire, at)
+        assert match, wire[at:]
+        begin, is_last = match.end(), bool(match[2])
+        at = begin + int(match[1])
+        content += wire[begin:at]
+    assert at == len(wire)
+    return content
+
+
+@texts
+def test_outbound_chunks(text: bytes) -> None:
+    """Also in chunks no bare CR or LF leaves: the next host may go on with DATA."""
+    hello = b"250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+    outbound = Outbound(hello), Outbound(hello, lmtp=True)
+    for number, string in enumerate(STRINGS):
+        content = text + string + SMUGGLED
+        at = (number % (len(string) + 4)) + len(text) - 2
+        sent = unchunked(
+            outbound[number % 2].send([content[:at], content[at:]], chunked=True)
+        )
+        assert sent == BARE.sub(b"\r\n", content) + b"\r\n", string
