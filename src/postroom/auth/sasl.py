@@ -131,7 +131,7 @@ def say(octets: bytes) -> Generator[Step, Answer, bytes]:
 
 
 def first_of(initial: bytes | None) -> Generator[Step, Answer, bytes]:
-    """Get the first message of a client that speaks first (RFC 4422 §5.1)."""
+    """Get the first message of a client that speaks first (RFC 4422 §5)."""
     if initial is not None:
         return initial
     return (yield from say(b""))

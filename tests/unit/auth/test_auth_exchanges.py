@@ -95,7 +95,7 @@ def test_plain(name: str) -> None:
     assert outcome(play("PLAIN", book(), initial=message)) == expected
     later = play("PLAIN", book(), message)
     assert outcome(later) == expected
-    assert later.challenges == [b""]  # RFC 4422 §5.1
+    assert later.challenges == [b""]  # RFC 4422 §5
 
 
 LOGIN: dict[str, tuple[tuple[bytes, ...], str]] = {
