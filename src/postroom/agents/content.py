@@ -44,11 +44,11 @@ async def _answer(looking: Survey, body: Body) -> Plan | Unconvertible:
     try:
         span = next(looking)
         while True:
-            left = at + len(window) - span.offset
-            is_there = span.offset >= at and (
-                left >= min(span.octets, WINDOW_OCTETS_MIN)
-                or (left > 0 and at + len(window) >= body.size)
-            )
+            end = at + len(window)
+            left = end - span.offset
+            wanted = span.octets if span.is_whole else WINDOW_OCTETS_MIN
+            enough = left >= min(span.octets, wanted) or (left > 0 and end >= body.size)
+            is_there = span.offset >= at and enough
             if not is_there:
                 at, window = span.offset, await read_piece(body, span.offset)
             start = span.offset - at
