@@ -252,6 +252,9 @@ class ClientConnection:
         """Take octets from the server; ``b""`` says that it has closed."""
         if self.is_closed:
             return
+        if data and self.state is State.TLS:  # RFC 3207 §4.2: also what comes later
+            self.discarded_octets += len(data)
+            return
         self._inbox.add(data)
         self._read()
         if not data and not self.is_closed:
