@@ -9,6 +9,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, assert_never
 
+from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope
 from postroom.mail.headers import split_message
 from postroom.mail.ids import QueueId
@@ -40,17 +41,19 @@ class Finishing(NamedTuple):
     """What is done to a user's message before it is queued (RFC 6409 §8).
 
     ``complete`` makes its header whole; ``is_client_hidden`` leaves the client out of
-    our Received field.
+    our Received field; ``judge``, if any, may refuse the header as it came.
     """
 
     complete: Callable[[bytes, QueueId], bytes]
     is_client_hidden: bool
+    judge: Callable[[bytes], Awaitable[Reply | None]] | None = None
 
 
 class Content:
     """Collects one message.
 
-    ``finishing`` is what is done to it, if it comes from a user.
+    ``finishing`` is what is done to it, if it comes from a user. With ``answers_each``
+    the client hears of each recipient; ``refused`` are then those who do not get it.
 
     Made by ``begin`` or ``begin_now``, ended by ``release`` or ``abandon``.
     """
@@ -70,6 +73,8 @@ class Content:
         self._say: Say | None = None
         self.finished: Future[None] | None = None
         self.finishing: Finishing | None = None
+        self.answers_each = False
+        self.refused: dict[Address, Reply] = {}
 
     @classmethod
     def begin_now(cls, tools: Tools, generation: Generation) -> "Content | None":
@@ -102,6 +107,11 @@ class Content:
         if self._held_octets:
             self._tools.budget.give_back(self._held_octets)
             self._held_octets = 0
+
+    @property
+    def failure(self) -> Reply | None:
+        """Why what has come so far cannot be kept; None: it can."""
+        return self._failure
 
     def add(self, data: bytes) -> Awaitable[None] | None:
         """Take the next piece; what is returned, if anything, must be awaited."""
@@ -150,6 +160,11 @@ class Content:
             await self._drop()
             return _HEADER_TOO_LARGE
         if self.finishing is not None:
+            judge = self.finishing.judge
+            refusal = await judge(message.header) if judge else None
+            if refusal is not None:
+                await self._drop()
+                return refusal
             message = self._completed(message, self.finishing)
         subject = MessageSubject(envelope, message, message.size)
         verdict = self._generation.chain.decide_now("message", session, subject)
@@ -177,6 +192,10 @@ class Content:
             )
         if changed.message.body is not message.body:
             await self._drop()  # its file is nobody's
+        if changed.refused:
+            self.refused = dict(changed.refused)
+            if not (self.answers_each and changed.routed):
+                return await self._refuse_all()
         if not changed.routed:
             return await self._discard("policy removed every recipient")
         routed = changed.routed
@@ -186,6 +205,8 @@ class Content:
                 await self._drop()
                 return chosen
             routed = chosen
+            if not routed and self.refused:
+                return await self._refuse_all()
             if not routed:
                 return await self._discard("policy discarded every recipient")
         # From here on the body may be the queue's: an attempt to keep it whose end
@@ -205,6 +226,13 @@ class Content:
             await self._drop()
             raise
         return replies.queued(self.queue_id)
+
+    async def _refuse_all(self) -> Reply:
+        await self._drop()
+        refused = self.refused
+        if not self.answers_each:
+            self.refused = {}
+        return next(iter(refused.values()))
 
     def _completed(self, message: Message, finishing: Finishing) -> Message:
         header = finishing.complete(message.header, self.queue_id)
@@ -237,7 +265,9 @@ class Content:
                 case Route():
                     chosen.append(Routed(recipient, choice))
                 case Reject(reply=reply) | Defer(reply=reply):
-                    return reply
+                    if not self.answers_each:
+                        return reply
+                    self.refused[recipient.address] = reply
                 case Discard():
                     continue
                 case _:

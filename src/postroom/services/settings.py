@@ -130,6 +130,9 @@ class SubmissionSettings(
     """Who logs in by SMTP may send only from addresses of their own: their name in one
     of our domains, an alias that stands for them alone, or what ``senders`` gives
     them; else 553 5.7.1. The null sender is everybody's."""
+    own_from: bool = False
+    """The addresses in From and Sender have to be the user's own as well, whatever the
+    program at the other end lets people write; else 550 5.7.1 after the content."""
     senders: str = ""
     """A table of further addresses that users may send from: an address, a local name
     or ``@domain``, then the logins, as ``sales@gonzo.test  betty, joe``."""

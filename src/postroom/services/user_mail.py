@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 from postroom.limits.gcra import Rate
-from postroom.mail.address import Address
+from postroom.mail.address import Address, AddressError
+from postroom.mail.address_list import parse_address_list
 from postroom.mail.completion import Author, complete_header
+from postroom.mail.headers import find_all
 from postroom.mail.ids import QueueId
 from postroom.mail.now import Now
 from postroom.mail.reply import Reply
@@ -56,9 +58,7 @@ async def sender_refusal(talk: Talk, sender: Address) -> Refusal | None:
     if not login or talk.face.kind is Kind.LOCAL:
         return None  # a caller of sendmail may name any sender, as ever
     if rules.own_senders:
-        generation = talk.generation
-        asking = owns(generation.router, login, sender)
-        found = await drive(asking, generation.facts)
+        found = await _owned(talk, sender)
         if isinstance(found, RoutingFailed):
             return _CANNOT_SAY, f"sender of {login}: {found.reason}"
         if not found:
@@ -67,6 +67,48 @@ async def sender_refusal(talk: Talk, sender: Address) -> Refusal | None:
     if _is_over(talk, "message", rules.message_rate):
         return _TOO_MANY_MESSAGES, f"message_rate of {login}"
     return None
+
+
+async def _owned(talk: Talk, address: Address) -> bool | RoutingFailed:
+    generation = talk.generation
+    asking = owns(generation.router, talk.origin.login, address)
+    return await drive(asking, generation.facts)
+
+
+async def from_refusal(talk: Talk, header: bytes) -> Reply | None:
+    """Say why a user may not write what stands in From and Sender; None: they may.
+
+    A field that cannot be understood is nobody's. One that is missing is added later
+    and names the envelope's sender.
+    """
+    for name in ("From", "Sender", "Resent-From", "Resent-Sender"):
+        for value in find_all(header, name):
+            found = parse_address_list(value.decode("utf-8", "surrogateescape"))
+            texts = [mailbox.text for mailbox in found.mailboxes]
+            if found.problem or not texts:
+                return _not_yours(talk, name, "it cannot be understood")
+            for text in texts:
+                refusal = await _judge_author(talk, name, text)
+                if refusal is not None:
+                    return refusal
+    return None
+
+
+async def _judge_author(talk: Talk, name: str, text: str) -> Reply | None:
+    try:
+        address = Address.from_text(text)
+    except AddressError:
+        return _not_yours(talk, name, text)
+    owned = await _owned(talk, address)
+    if isinstance(owned, RoutingFailed):
+        return _CANNOT_SAY
+    return None if owned else _not_yours(talk, name, text)
+
+
+def _not_yours(talk: Talk, name: str, text: str) -> Reply:
+    reply = Reply.of(550, "5.7.1", f"{name} names an address that is not yours")
+    talk.rejected(name, text, reply, f"own_from of {talk.origin.login}")
+    return reply
 
 
 def recipient_refusal(talk: Talk) -> Refusal | None:
@@ -93,8 +135,11 @@ def finishing(talk: Talk, sender: Address) -> Finishing | None:
     generation, shop = talk.generation, talk.tools.shop
     author = Author(sender, "", generation.hostname)
     complete = partial(_completed, author, shop.clock, shop.zone_offset_s)
-    is_hidden = generation.user_rules.hide_client and bool(talk.origin.client_ip)
-    return Finishing(complete, is_hidden)
+    rules = generation.user_rules
+    is_remote = talk.face.kind is not Kind.LOCAL
+    is_judged = rules.own_from and is_remote and talk.origin.login
+    judge = partial(from_refusal, talk) if is_judged else None
+    return Finishing(complete, rules.hide_client and is_remote, judge)
 
 
 def _completed(

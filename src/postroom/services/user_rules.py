@@ -11,6 +11,7 @@ class UserRules(NamedTuple):
     """The rules, rates parsed; None is no limit."""
 
     own_senders: bool
+    own_from: bool
     message_rate: Rate | None
     recipient_rate: Rate | None
     hide_client: bool
@@ -24,6 +25,7 @@ def user_rules(settings: SubmissionSettings) -> UserRules:
     """
     return UserRules(
         settings.own_senders,
+        settings.own_from,
         parse_rate(settings.message_rate),
         parse_rate(settings.recipient_rate),
         settings.hide_client,

@@ -246,3 +246,46 @@ async def test_a_caller_of_sendmail_bs_gets_a_domain_and_a_whole_header() -> Non
         await ReceiveService(b.tools).converse(conversation, caller)
         assert conversation.codes[5] == "250 2.0.0"
         assert find(await delivered_header(b), "From") == b"betty@gonzo.test"
+
+
+FROM_OWN = {
+    "the user": "From: Betty Boop <betty@gonzo.test>",
+    "a bare name": "From: betty",
+    "an alias": "From: boop@gonzo.test",
+    "two of them": "From: betty@gonzo.test, boop@gonzo.test\nSender: queen@gonzo.test",
+    "none": "Subject: s",
+    "a reply elsewhere": "From: betty@gonzo.test\nReply-To: joe@far.test",
+}
+FROM_FOREIGN = {
+    "another": "From: joe@gonzo.test",
+    "another with our name": "From: betty@gonzo.test <joe@gonzo.test>",
+    "one of two": "From: betty@gonzo.test, ann@far.test",
+    "a second field": "From: betty@gonzo.test\nFrom: ann@far.test",
+    "the sender": "From: betty@gonzo.test\nSender: joe@gonzo.test",
+    "folded": "From: Betty\n <joe@gonzo.test>",
+    "resent": "From: betty@gonzo.test\nResent-From: joe@gonzo.test",
+    "nonsense": "From: <<>",
+    "empty": "From:",
+    "a group": "From: all: joe@gonzo.test;",
+    "comments": "From: (betty@gonzo.test) joe@gonzo.test",
+}
+
+
+async def said_of(b: Bench, head: str) -> str:
+    said = await talk(b, f"{LETTER}{head}\n\nhi\n.\nQUIT\n")
+    return said.codes[5]
+
+
+@pytest.mark.parametrize("head", FROM_OWN.values(), ids=FROM_OWN.keys())
+async def test_own_names_in_the_header(head: str) -> None:
+    async with bench(plan(submission=SubmissionSettings(own_from=True))) as b:
+        assert await said_of(b, head) == "250 2.0.0"
+
+
+@pytest.mark.parametrize("head", FROM_FOREIGN.values(), ids=FROM_FOREIGN.keys())
+async def test_names_of_others_in_the_header(head: str) -> None:
+    async with bench(plan(submission=SubmissionSettings(own_from=True))) as b:
+        assert await said_of(b, head) == "550 5.7.1"
+        assert b.told(CommandRejected)[0].rule == "own_from of betty"
+    async with bench(plan()) as b:
+        assert await said_of(b, head) == "250 2.0.0"
