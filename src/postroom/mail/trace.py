@@ -15,6 +15,7 @@ from postroom.mail.envelope import Envelope, Origin
 from postroom.mail.headers import find_all
 from postroom.mail.ids import QueueId
 from postroom.mail.now import SECOND_US
+from postroom.mail.tls import TlsFacts
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = (
@@ -24,6 +25,7 @@ _MONTHS = (
 # Extended-Domain = Domain / address-literal: what may stand outside a comment.
 _NAME_OUTSIDE = re.compile(r"[^A-Za-z0-9._:\-\[\]\u0080-\U0010ffff]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_WORD = re.compile(r"[^A-Za-z0-9_\-]")  # ciphers have underscores
 _NAME_CHARS_MAX = 255  # RFC 5321 §4.5.3.1.2
 # The name may be parted from its colon by blanks (RFC 5322 §4.5).
 _RECEIVED = re.compile(rb"\n[Rr][Ee][Cc][Ee][Ii][Vv][Ee][Dd][ \t]*:")
@@ -71,13 +73,32 @@ def received_field(
     origin = envelope.origin
     date = _date_of_second(utc_us // SECOND_US, zone_offset_s)
     path = _for_clause(envelope)
+    if envelope.priority:  # RFC 6710 §4.1
+        path = f"{path}\r\n\tPRIORITY {envelope.priority}"
     if origin.client_ip:
         by = f"\r\n\tby {hostname} with {_safe_name(origin.protocol)} id {queue_id}"
     else:
         by = f"\r\n\tby {hostname} id {queue_id}"
+    if origin.tls is not None:
+        by += _tls_comment(origin.tls)
     sender = by.lstrip() if is_client_hidden else f"{_from_clause(origin)}{by}"
     text = f"Received: {sender}{path};\r\n\t{date}\r\n"
     return text.encode("utf-8", "replace")
+
+
+def utf8_protocol(word: str) -> str:
+    """Return the word of the ``with`` clause for mail with SMTPUTF8 (RFC 6531 §4.3)."""
+    base = word.removeprefix("E")
+    return f"UTF8{base}" if base.startswith(("SMTP", "LMTP")) else word
+
+
+def _tls_comment(tls: TlsFacts) -> str:
+    """As sendmail writes it. What a certificate says is not for strangers to read."""
+    cipher = _NOT_WORD.sub("?", tls.cipher)
+    return (
+        f"\r\n\t(version={_safe_name(tls.version)} cipher={cipher} bits={tls.bits} "
+        f"verify={_safe_name(tls.verify)})"
+    )
 
 
 def _from_clause(origin: Origin) -> str:

@@ -19,6 +19,17 @@ class RemoveRecipient(msgspec.Struct, frozen=True):
     address: Address
 
 
+class RefuseRecipient(msgspec.Struct, frozen=True):
+    """Do not deliver to this recipient, and tell the client so with this reply.
+
+    Where the client takes one answer for all (neither PRDR nor LMTP), the reply refuses
+    the message for all of them.
+    """
+
+    address: Address
+    reply: Reply
+
+
 class ReplaceBody(msgspec.Struct, frozen=True):
     """Use this body, in CRLF form, in place of the one received."""
 
@@ -31,7 +42,9 @@ class Quarantine(msgspec.Struct, frozen=True):
     reason: str
 
 
-Change = Edit | AddRecipient | RemoveRecipient | ReplaceBody | Quarantine
+Change = (
+    Edit | AddRecipient | RemoveRecipient | RefuseRecipient | ReplaceBody | Quarantine
+)
 
 
 class Accept(msgspec.Struct, frozen=True):

@@ -1,8 +1,10 @@
 """Applying what the ``message`` phase wants changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, assert_never
 
+from postroom.mail.address import Address
 from postroom.mail.envelope import Recipient
 from postroom.mail.message import (
     Add,
@@ -12,10 +14,12 @@ from postroom.mail.message import (
     Remove,
     Replace,
 )
+from postroom.mail.reply import Reply
 from postroom.mail.verdict import (
     AddRecipient,
     Change,
     Quarantine,
+    RefuseRecipient,
     RemoveRecipient,
     ReplaceBody,
 )
@@ -25,11 +29,15 @@ from postroom.services.accept import Routed
 
 
 class Changed(NamedTuple):
-    """A message on its way into the queue; ``held`` is the reason of a quarantine."""
+    """A message on its way into the queue; ``held`` is the reason of a quarantine.
+
+    ``refused`` are the recipients that do not get it, with what the client is told.
+    """
 
     message: Message
     routed: Sequence[Routed]
     held: str = ""
+    refused: Mapping[Address, Reply] = MappingProxyType({})
 
 
 async def apply_changes(
@@ -44,6 +52,7 @@ async def apply_changes(
     """
     message, held = begun.message, begun.held
     routed = list(begun.routed)
+    refused: dict[Address, Reply] = {}
     for change in changes:
         match change:
             case Prepend() | Add() | Remove() | Replace():
@@ -61,10 +70,13 @@ async def apply_changes(
                 there = any(r.recipient.address == address for r in routed)
                 if routing.kind != "unknown" and not there:
                     routed.append(Routed(Recipient(address), routing.to_route()))
+            case RefuseRecipient(address, reply):
+                routed = [r for r in routed if r.recipient.address != address]
+                refused.setdefault(address, reply)
             case RemoveRecipient(address):
                 routed = [r for r in routed if r.recipient.address != address]
             case Quarantine(reason):
                 held = reason
             case _:
                 assert_never(change)
-    return Changed(message, routed, held)
+    return Changed(message, routed, held, refused)

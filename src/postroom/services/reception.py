@@ -1,5 +1,6 @@
 """What those who take mail work with, and what they talk over."""
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from postroom.limits.gcra import Rate
@@ -8,6 +9,7 @@ from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.logins import Logins
 from postroom.services.workshop import Workshop
+from postroom.spool.selection import QueueFilter
 
 
 class Conversation(Protocol):
@@ -59,10 +61,15 @@ class Counters(Protocol):
 
 
 class Tools(NamedTuple):
-    """What every session of this worker works with."""
+    """What every session of this worker works with.
+
+    ``flush`` has what waits, and is chosen, tried now in all workers; it returns how
+    many messages those are.
+    """
 
     shop: Workshop
     acceptor: Acceptor
     budget: Budget
     counters: Counters
     logins: Logins | None = None
+    flush: Callable[[QueueFilter], Awaitable[int]] | None = None

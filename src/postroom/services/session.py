@@ -14,7 +14,7 @@ from postroom.mail.reply import Reply
 from postroom.mail.verdict import Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
 from postroom.policy.session import Connect, Hello
-from postroom.services import asides, login, tempo, transaction
+from postroom.services import asides, chunks, login, tempo, transaction, xclient
 from postroom.services.face import Face
 from postroom.services.reception import Conversation, Tools
 from postroom.services.talk import Talk
@@ -132,7 +132,10 @@ def _on_hello(talk: Talk, event: commands.Hello) -> Awaitable[None] | None:
         talk.core.reply(refusal)
         return None
     subject = Hello(event.verb, event.domain)
-    return talk.ask("hello", subject, _answer_hello, event)
+    waiting = talk.ask("hello", subject, _answer_hello, event)
+    if talk.content is None:
+        return waiting
+    return chunks.drop_if_forgotten(talk, waiting)
 
 
 def _answer_hello(talk: Talk, event: commands.Hello, verdict: Verdict) -> None:
@@ -172,6 +175,8 @@ _HANDLERS: dict[type, Callable[[Talk, Any], Awaitable[None] | None]] = {
     commands.Rcpt: transaction.on_rcpt,
     commands.DataStart: transaction.on_data,
     server.Chunk: transaction.on_chunk,
+    server.BdatStart: chunks.on_bdat_start,
+    server.EndOfChunk: chunks.on_end_of_chunk,
     server.EndOfData: transaction.on_end_of_data,
     commands.Reset: transaction.on_reset,
     commands.Auth: login.on_auth,
@@ -180,6 +185,9 @@ _HANDLERS: dict[type, Callable[[Talk, Any], Awaitable[None] | None]] = {
     commands.Vrfy: asides.on_vrfy,
     commands.Expn: asides.on_expn,
     commands.Help: asides.on_help,
+    commands.Etrn: asides.on_etrn,
+    commands.Verbose: asides.on_verbose,
+    commands.Xclient: xclient.on_xclient,
     commands.Quit: _on_quit,
     commands.Refused: _on_refused,
     server.TooManyErrors: _on_too_many_errors,

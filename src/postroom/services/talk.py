@@ -14,10 +14,11 @@ from postroom.auth.sasl import Exchange
 from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.reply import Reply
+from postroom.mail.trace import utf8_protocol
 from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
 from postroom.observe.events import CommandRejected
 from postroom.policy.hooks import Phase
-from postroom.policy.session import Session, Subject
+from postroom.policy.session import Session, Subject, in_networks
 from postroom.route.router import Routing
 from postroom.services.content import Content
 from postroom.services.face import Face, Kind
@@ -33,14 +34,25 @@ class Transaction:
     """A message on its way in: what MAIL and RCPT said so far.
 
     ``routings`` are the recipients' in the same order; ``is_thrown_away`` says that
-    policy takes the message only to throw it away.
+    policy takes the message only to throw it away. ``answered`` are those who get an
+    answer of their own after the content; None: all get the same.
     """
 
-    __slots__ = ("is_thrown_away", "mail", "named", "recipients", "routings")
+    __slots__ = (
+        "answered",
+        "is_thrown_away",
+        "mail",
+        "named",
+        "priority",
+        "recipients",
+        "routings",
+    )
 
     def __init__(self, mail: commands.Mail, *, is_thrown_away: bool) -> None:
         self.mail = mail
         self.is_thrown_away = is_thrown_away
+        self.priority = 0
+        self.answered: list[Address] | None = None
         self.recipients: list[Recipient] = []
         self.routings: list[Routing] = []
         self.named: set[Address] = set()
@@ -55,15 +67,23 @@ class Transaction:
     def envelope(self, origin: Origin, now_us: int) -> Envelope:
         """Return the envelope of the message that has just come."""
         params = self.mail.params
+        if params.smtputf8:
+            word = utf8_protocol(origin.protocol)
+            origin = msgspec.structs.replace(origin, protocol=word)
         return Envelope(
             sender=self.mail.address,
             recipients=() if self.is_thrown_away else tuple(self.recipients),
             origin=origin,
             body=params.body,
             size=params.size,
+            smtputf8=params.smtputf8,
             ret=params.ret,
             envid=params.envid,
             auth=params.auth,
+            requiretls=params.requiretls,
+            deliver_by=params.deliver_by,
+            hold_until_us=params.hold_until(now_us),
+            priority=self.priority,
             arrival_us=now_us,
         )
 
@@ -77,6 +97,11 @@ class Attempt:
         self.mechanism = mechanism
         self.exchange = exchange
         self.is_lost = False
+
+
+def _is_proxy(face: Face, origin: Origin) -> bool:
+    proxies = face.server.xclient_networks
+    return bool(proxies) and in_networks(origin.client_ip, proxies)
 
 
 class Talk:
@@ -98,6 +123,7 @@ class Talk:
         hello: how the client has said hello.
         attempt: the login in hand.
         failed_logins: how many have failed so far.
+        is_verbose: whether the client wants to hear what is done (VERB).
         leaving: how the session ends; empty: it goes on.
     """
 
@@ -109,7 +135,12 @@ class Talk:
         self.generation = generation = tools.shop.generation()
         self.face = face = face or generation.face(origin.listener)
         self.core = server.ServerConnection(
-            face.server, generation.hostname, lmtp=face.is_lmtp
+            face.server,
+            generation.hostname,
+            lmtp=face.is_lmtp,
+            submission=face.kind is Kind.SUBMISSION,
+            is_proxy=_is_proxy(face, origin),
+            opened_us=tools.shop.clock().utc_us,
         )
         self.origin = origin
         self.session = Session(origin=origin, opened_us=tools.shop.clock().utc_us)
@@ -121,6 +152,7 @@ class Talk:
         self.hello = Verb.EHLO
         self.attempt: Attempt | None = None
         self.failed_logins = 0
+        self.is_verbose = False
         self.leaving = ""
         self._expected = 0
 

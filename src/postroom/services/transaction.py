@@ -15,7 +15,7 @@ from postroom.mail.verdict import Discard, Verdict
 from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
-from postroom.services import login, tempo, user_mail
+from postroom.services import chunks, login, tempo, user_mail, wishes
 from postroom.services.content import Content
 from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction
@@ -55,7 +55,7 @@ def _whole(talk: Talk, address: Address) -> Address:
 
 def _judge_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     params = event.params
-    subject = Mail(event.address, params.size, params.body.value)
+    subject = Mail(event.address, params.size, params.body.value, params.given)
     return talk.ask("mail", subject, _answer_mail, event)
 
 
@@ -65,13 +65,19 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
     if refusal is None and not talk.tools.shop.spool.check_space(size):
         refusal = _NO_SPACE  # RFC 1870 §6.1
         talk.rejected("MAIL", str(event.address), refusal, "spool reserve")
+    if refusal is None and event.params.is_held:
+        refusal = wishes.hold_refusal(talk, event.params)
     if refusal:
         return talk.core.reply(refusal)
     is_thrown_away = isinstance(verdict, Discard)
     talk.transaction = Transaction(
         login.believed(talk, event), is_thrown_away=is_thrown_away
     )
+    if event.params.prdr or talk.face.is_lmtp:
+        talk.transaction.answered = []
     talk.expect(1)
+    if event.params.priority:
+        return talk.core.reply(wishes.prioritise(talk, event.params.priority))
     talk.core.reply(replies.SENDER_OK)
 
 
@@ -123,8 +129,10 @@ def _answer_rcpt(
     refusal = talk.refusal(verdict, "RCPT", event.address)
     if refusal:
         return talk.core.reply(tempo.recipient_refused(talk, refusal))
+    assert talk.transaction is not None
+    if talk.transaction.answered is not None:
+        talk.transaction.answered.append(event.address)
     if not isinstance(verdict, Discard):
-        assert talk.transaction is not None
         params = event.params
         recipient = Recipient(event.address, params.notify, params.orcpt)
         talk.transaction.add(recipient, routing)
@@ -161,26 +169,40 @@ async def on_end_of_data(talk: Talk, event: server.EndOfData) -> None:
     """Judge and queue the whole message; then answer for it."""
     content, talk.content = talk.content, None
     transaction = talk.transaction
-    assert content is not None
     assert transaction is not None
     talk.expect(0)
+    if content is None:  # chunks that were refused before
+        assert event.refusal is not None
+        talk.core.reply(*(event.refusal,) * talk.core.owed)
+        return talk.reset()
     envelope = transaction.envelope(talk.origin, talk.tools.shop.clock().utc_us)
+    content.answers_each = transaction.answered is not None
     try:
         reply = await content.finish(
-            talk.session, envelope, transaction.routings, refusal=event.refusal
+            talk.session,
+            envelope,
+            transaction.routings,
+            refusal=event.refusal,
+            say=talk.core.remark if talk.is_verbose else None,
         )
+        if talk.is_verbose:
+            await wishes.told(content)
     finally:
         await content.abandon()  # what was accepted is not touched
     if reply.is_positive:
         talk.messages += 1
     else:
         talk.rejected("DATA", "", reply, "content")
-    # RFC 2033 §4.2: one for each recipient; the fate of all is the same.
-    talk.core.reply(*(reply,) * talk.core.owed)
+    if content.refused:
+        talk.core.reply(*wishes.verdicts(talk, transaction, content.refused, reply))
+    else:
+        # RFC 2033 §4.2: one for each recipient; the fate of all is the same.
+        talk.core.reply(*(reply,) * talk.core.owed)
     talk.reset()
 
 
-def on_reset(talk: Talk, event: commands.Reset) -> None:
+def on_reset(talk: Talk, event: commands.Reset) -> Awaitable[None] | None:
     """Forget the transaction (RFC 5321 §4.1.1.5)."""
     talk.reset()
     talk.core.reply(replies.RESET_OK)
+    return chunks.drop(talk)

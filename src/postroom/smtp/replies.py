@@ -15,6 +15,7 @@ from postroom.mail.reply import Reply
 _of = Reply.of
 
 VERDICTS_FOLLOW = _of(353, "", "Content is being judged for each recipient")
+RECEIVED = _of(250, "2.1.5", "Message accepted for this recipient")
 VERBOSE = _of(250, "2.0.0", "Verbose mode")
 START_CONTENT = _of(354, "", "End data with <CR><LF>.<CR><LF>")
 SENDER_OK = _of(250, "2.1.0", "Sender ok")
