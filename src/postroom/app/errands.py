@@ -180,6 +180,15 @@ class Office:
         lines = (f"{messages} message{plural} {done}", *problems)
         return Answer(lines, EX_TEMPFAIL if problems else EX_OK)
 
+    async def flush(self, wanted: QueueFilter) -> int:
+        """Have what is chosen tried now, in all workers; returns how many messages."""
+        messages = 0
+        ordered = Ordered(Retry(), wanted, "ETRN")
+        async with WholeQueue(self._run_directory, None, read_now) as queue:
+            async for page in queue.carry_out(ordered):
+                messages += len(page.queue_ids)
+        return messages
+
     async def verify(self, address: Address, verbose: bool) -> Answer:
         """Say where mail for an address would go, as ``sendmail -bv`` does."""
         generation = self._built().generation

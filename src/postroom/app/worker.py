@@ -67,6 +67,7 @@ from postroom.services.submit import LocalSubmitter
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import open_shard
 from postroom.spool.lock import SpoolLocked
+from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import SpoolError
 
 EX_CONFIG = 78
@@ -208,6 +209,7 @@ class _Worker:
             budget=Budget(config.receive.transaction_memory_max),
             counters=self._counters,
             logins=self._logins,
+            flush=self._flush,
         )
         self._receive = ReceiveService(tools)
         self._office = Office(
@@ -317,6 +319,9 @@ class _Worker:
 
     def _scheduler(self) -> Scheduler:
         return self._lines[0].scheduler
+
+    async def _flush(self, wanted: QueueFilter) -> int:
+        return await self._office.flush(wanted)
 
     def _window(self, hop: str) -> int:
         return self._scheduler().window(hop)

@@ -10,7 +10,6 @@ from asyncio import Future
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.headers import find
 from postroom.mail.ids import QueueId
@@ -20,7 +19,7 @@ from postroom.mail.outcome import Say
 from postroom.mail.route import Route
 from postroom.observe.events import MessageQueued
 from postroom.services.dispatch import Dispatcher
-from postroom.services.lanes import lane_of
+from postroom.services.lanes import lane_of, prioritised
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import NewMessage, NewRecipient, RecipientState
 
@@ -63,7 +62,7 @@ class Acceptor:
             SpoolError: it could not be kept; nothing was acknowledged.
         """
         now = self._shop.clock()
-        lane = self._lane(envelope.sender, message.size, len(routed), now)
+        lane = self._lane(envelope, message.size, len(routed), now)
         state = RecipientState.HELD if held else RecipientState.READY
         recipients = tuple(
             NewRecipient(
@@ -109,10 +108,12 @@ class Acceptor:
         )
         return finished
 
-    def _lane(self, sender: Address, size: int, recipients: int, now: Now) -> int:
-        shop = self._shop
+    def _lane(self, envelope: Envelope, size: int, recipients: int, now: Now) -> int:
+        shop, sender = self._shop, envelope.sender
         name = f"{sender.local}@{sender.domain}"
         grade = shop.senders.grade(name, recipients, now.mono_us)
+        if envelope.priority:  # RFC 6710 §5.1
+            grade = prioritised(grade, envelope.priority)
         return lane_of(sender, size, shop.lanes, grade)
 
     async def _queue(self, new: NewMessage, now: Now, *, waits: bool) -> None:

@@ -30,7 +30,6 @@ UNKNOWN = Reply.of(550, "5.1.1", "User unknown")
 LATER = Reply.of(451, "4.3.0", "Try again later")
 NOT_YOU = Reply.of(550, "5.7.1", "Access denied")
 NOT_THIS = Reply.of(554, "5.7.1", "Message refused")
-RECEIVED = Reply.of(250, "2.1.5", "Message accepted for this recipient")
 OPENED_US = 1_795_384_800_000_000
 """When every session begins: 2026-11-22T22:00:00Z."""
 
@@ -181,7 +180,7 @@ class Site:
                 self._keep(good, event)
             yield replies.VERDICTS_FOLLOW
             for recipient in recipients:
-                yield RECEIVED if recipient in good else NOT_THIS
+                yield replies.RECEIVED if recipient in good else NOT_THIS
             yield replies.queued("Q1") if good else NOT_THIS
             self._forget()
             return
