@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from postroom.dns.names import to_ascii
 from postroom.mail.address import Address, AddressError
 from postroom.mail.envelope import BodyType, Recipient, said_orcpt
 from postroom.mail.headers import edited_header
@@ -10,6 +11,11 @@ from postroom.mail.message import Body
 from postroom.mail.outcome import Attempt, Outcome
 from postroom.mail.trace import delivered_to_field
 from postroom.smtp.transaction import Transaction, Wish
+
+CHUNKED_FROM_OCTETS = 64 * 1024
+"""Larger content goes in chunks where that is offered: a host may then refuse it after
+the first of them. For letters DATA does as well, and nothing of them is sent before the
+host has asked for it."""
 
 
 class Job:
@@ -56,15 +62,21 @@ class Job:
         self.hop = attempt.route.hop
         self.head = head
         self.body: Body = message.body
+        size = len(head) + self.body.size
         self.transaction = Transaction(
-            envelope.sender,
-            tuple([recipient.address for recipient in recipients]),
-            len(head) + self.body.size,
-            envelope.body is not BodyType.SEVEN_BIT,
+            _in_ascii(envelope.sender),
+            tuple([_in_ascii(recipient.address) for recipient in recipients]),
+            size,
+            envelope.body is BodyType.EIGHT_BIT,
             envelope.ret,
             envelope.envid,
             _wishes(recipients),
-            requiretls=requiretls,
+            size > CHUNKED_FROM_OCTETS,
+            envelope.body is BodyType.BINARY,
+            # RFC 6531 §3.4: not because it once was said, but because it is needed
+            envelope.smtputf8 and not head.isascii(),
+            requiretls,
+            priority=envelope.priority,
         )
         self.done = done
         self.began = False
@@ -83,6 +95,14 @@ class Job:
         """Pass on a fault of ours: the stored body cannot be read, or a bug."""
         if not self.done.done():
             self.done.set_exception(error)
+
+
+def _in_ascii(address: Address) -> Address:
+    """Write a domain in A-labels where that is all it takes to do without SMTPUTF8."""
+    if address.is_ascii or not address.local.isascii():
+        return address
+    domain = to_ascii(address.domain)
+    return Address(address.local, domain) if domain is not None else address
 
 
 def _wishes(recipients: Sequence[Recipient]) -> tuple[Wish, ...]:

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+from postroom.agents.content import pieces_of, read_piece
+from postroom.agents.fitting import Fitting
 from postroom.agents.job import Job
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import (
@@ -22,11 +24,11 @@ from postroom.agents.smtp_words import (
     nonsense,
     outcomes_of,
 )
-from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.outcome import Deferred, Failed, Say
 from postroom.net.clock import read_mono_us
 from postroom.net.stream import Stream, StreamError, StreamTimeout
 from postroom.net.tls_client import keep_session
+from postroom.render.plan import Plan, Unconvertible
 from postroom.smtp.client import (
     BodyWanted,
     ClientConnection,
@@ -86,6 +88,18 @@ class Session:
         self._say = say
         self._jobs: deque[Job] = deque()  # in the order of their transactions
         self._numbers = 0
+        if settings.ignored_extensions:
+            client.extensions = client.extensions.without(settings.ignored_extensions)
+        self._fitting = Fitting(
+            client.extensions,
+            peer,
+            client.hostname,
+            convert_long=settings.long_lines == "convert",
+        )
+        self._messages_max = min(
+            settings.messages_per_connection_max,
+            client.extensions.messages_max or settings.messages_per_connection_max,
+        )
         self._began_us = read_mono_us()
         self._deadline_us = 0
         self._trouble: Deferred | None = None
@@ -102,7 +116,7 @@ class Session:
         settings = self._settings
         if self.state is not State.READY or self._client.is_closed:
             return False
-        if self._numbers >= settings.messages_per_connection_max:
+        if self._numbers >= self._messages_max:
             return False
         return read_mono_us() - self._began_us < settings.connection_age_max
 
@@ -198,7 +212,7 @@ class Session:
             self.give_back(job)
         else:
             outcomes = outcomes_of(done.results, done.verbs, self.peer, lost)
-            job.settle(outcomes)
+            job.settle(self._fitting.told(job, outcomes))
             if any(reply and reply.code != 421 for reply in done.results):
                 self.served += 1
         if self._jobs:
@@ -225,17 +239,27 @@ class Session:
 
     def _submit(self, job: Job) -> bool:
         """Hand a job to the core; False: it was settled without the peer."""
-        limit = self._client.extensions.size_octets_max
-        size = job.transaction.size_octets
-        if limit and size > limit:  # RFC 1870 §6.1: no use in trying
-            text = f"Message of {size} octets is too large for {self.peer.label}"
-            text = f"{text} which takes {limit}"
-            job.settle_all(Failed("5.3.4", text, self.peer.text))
+        value = self._fitting.transaction(job)
+        if isinstance(value, Failed):
+            job.settle_all(value)
+            return False
+        client = self._client
+        client.submit(value)
+        if client.is_idle and not client.is_closed:
+            self._settle_unsent(job)
             return False
         self._jobs.append(job)
         self._numbers += 1
-        self._client.submit(job.transaction)
         return True
+
+    def _settle_unsent(self, job: Job) -> None:
+        """Settle a job that the core has decided about without asking the peer."""
+        lost = lost_connection(self.peer)
+        while (event := self._client.next_event()) is not None:
+            if isinstance(event, TransactionDone):
+                job.settle(outcomes_of(event.results, event.verbs, self.peer, lost))
+            else:
+                self._narrate(event)
 
     async def _send_content(self) -> bool:
         """Send the content of the oldest job; False: the session is over."""
@@ -244,29 +268,54 @@ class Session:
             self._break_off()
             return False
         job.began = True
-        client = self._client
-        size = job.body.size
-        client.send_body(job.head)
-        offset = 0
-        while offset < size:
-            try:
-                chunk = await job.body.read(offset, CHUNK_OCTETS)
-                if not chunk:
-                    raise OSError(f"stored body ends at {offset} of {size} octets")
-            except Exception as error:  # the dot must never follow half a message
-                job.fail(error)
+        try:
+            plan = await self._fitting.plan(job)
+            if isinstance(plan, Unconvertible):
+                # 354 has come, so nothing else than hanging up is left
+                text = f"{plan.reason}; {self.peer.label} takes no binary content"
+                job.settle_all(Failed("5.6.3", text, self.peer.text))
                 self._break_off()
                 return False
-            client.send_body(chunk)
-            offset += len(chunk)
-            if size - offset > 0 and not await self._make_room():
+            if not await self._send_pieces(job, plan):
                 return False
-        client.end_body()
+        except Exception as error:  # the dot must never follow half a message
+            job.fail(error)
+            self._break_off()
+            return False
+        self._client.end_body()
         self._wait(self._settings.content_timeout)
         while self.takes_more and (following := self.next_job()) is not None:
             if self._submit(following):
                 break
         self._flush()
+        return True
+
+    async def _send_pieces(self, job: Job, plan: Plan | None) -> bool:
+        """Send header and body, as they are or as planned; False: the session is over.
+
+        Raises:
+            OSError: the stored body cannot be read.
+        """
+        client, body = self._client, job.body
+        if plan is not None:
+            client.send_body(plan.head)
+            async for piece in pieces_of(body, plan):
+                client.send_body(piece)
+                if not await self._make_room():
+                    return False
+                if client.content_is_refused:
+                    break
+            return True
+        client.send_body(job.head)
+        offset, size = 0, body.size
+        while offset < size:
+            chunk = await read_piece(body, offset)
+            client.send_body(chunk)
+            offset += len(chunk)
+            if size - offset > 0 and not await self._make_room():
+                return False
+            if client.content_is_refused:
+                break
         return True
 
     async def _make_room(self) -> bool:
@@ -275,6 +324,8 @@ class Session:
         self._flush()
         try:
             await self._stream.drain()
+            if self._client.sends_chunks and self._stream.unread_octets:
+                self._client.receive(await self._stream.read())
         except StreamTimeout:
             self._trouble = lost_connection(self.peer, overdue=True)
             self._break_off()

@@ -136,6 +136,13 @@ def _check_helo(name: str) -> None:
         raise ValueError(f'helo_name: "{name}" is no host name')
 
 
+def _check_ignored(keywords: tuple[str, ...]) -> None:
+    for keyword in keywords:
+        if keyword.upper() in ("STARTTLS", "AUTH"):
+            name = "tls" if keyword.upper() == "STARTTLS" else "login"
+            raise ValueError(f'ignored_extensions: set "{name}" rather than {keyword}')
+
+
 class SmtpAgentSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
@@ -206,6 +213,13 @@ class SmtpAgentSettings(
     """Connections to one destination, over all workers."""
     recipients_max: int = 100
     """Recipients of one transaction; more go in several (RFC 5321 §4.5.3.1.8)."""
+    long_lines: Literal["pass", "convert"] = "pass"
+    """What becomes of lines over 998 octets (RFC 5321 §4.5.3.1.6) where a host takes 8
+    bits: ``pass`` them as they came, so that signatures stay whole, or ``convert`` the
+    part to quoted-printable. For hosts that take only 7 bits it is converted."""
+    ignored_extensions: tuple[str, ...] = ()
+    """Extensions that are not used though a host offers them, such as ``"CHUNKING"``:
+    against hosts that do them wrong. STARTTLS and AUTH have settings of their own."""
     messages_per_connection_max: int = 1_000
     """After so many messages a connection is closed and a fresh one made."""
     connection_age_max: Duration = Duration.from_text("5m")
@@ -240,6 +254,7 @@ class SmtpAgentSettings(
         _check_tls_names(self.tls_names)
         _check_sources(self.source_ipv4, self.source_ipv6)
         _check_helo(self.helo_name)
+        _check_ignored(self.ignored_extensions)
         said: set[str] = set()
         for pattern in (one for entry in self.destination for one in entry.match):
             if pattern_key(pattern) in said:

@@ -18,6 +18,8 @@ class Delivered(msgspec.Struct, frozen=True, tag=True):
     fit for a log; ``peer`` is ``"mx.example [192.0.2.1]"`` or empty; ``relayed`` says
     that another host answers for it from now on (RFC 3464 §2.3.3); ``reports`` says
     that it was told what the sender wants to hear (RFC 3461 §5.2.1), and tells it.
+    ``tells`` says that the sender is to hear of it in any case but NOTIFY=NEVER
+    (RFC 2852 §4.1.4).
     """
 
     status: str
@@ -25,6 +27,7 @@ class Delivered(msgspec.Struct, frozen=True, tag=True):
     peer: str = ""
     relayed: bool = False
     reports: bool = False
+    tells: bool = False
 
 
 class Deferred(msgspec.Struct, frozen=True, tag=True):

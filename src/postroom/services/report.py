@@ -23,7 +23,7 @@ from postroom.mail.headers import edited_header, find
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
 from postroom.mail.now import Now
-from postroom.mail.outcome import Outcome
+from postroom.mail.outcome import Delivered, Outcome
 from postroom.mail.reported import (
     LAST_FIELD,
     Posting,
@@ -111,7 +111,7 @@ class Reporter:
         new = []
         for kind in ReportKind:
             some = happened.get(kind, ())
-            reported = [one for one in some if wants(one.recipient, kind)]
+            reported = [one for one in some if _is_wanted(one, kind)]
             to = self._told(lease, kind, now) if reported else None
             if to is not None:
                 made = await self._message(lease, _About(kind, to, reported), now)
@@ -266,6 +266,12 @@ def wants(recipient: Recipient, kind: ReportKind) -> bool:
     if not recipient.notify:  # RFC 3461 §4.1: as if FAILURE,DELAY were given
         return condition != "SUCCESS"
     return condition in recipient.notify.upper()
+
+
+def _is_wanted(one: Reported, kind: ReportKind) -> bool:
+    if isinstance(one.outcome, Delivered) and one.outcome.tells:
+        return "NEVER" not in one.recipient.notify.upper()  # RFC 2852 §4.1.4
+    return wants(one.recipient, kind)
 
 
 def _origin(about: Envelope) -> Origin:

@@ -134,7 +134,7 @@ def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:
     Nothing, too, if somebody may want to hear of it.
     """
     for outcome in outcomes:
-        if type(outcome) is not Delivered:
+        if type(outcome) is not Delivered or outcome.tells:
             return ()
     for recipient in lease.envelope.recipients:
         if recipient.notify:
@@ -143,6 +143,8 @@ def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:
 
 
 def _of_delivery(outcome: Delivered) -> ReportKind | None:
+    if outcome.tells:  # RFC 2852 §4.1.4
+        return ReportKind.RELAYED
     if outcome.reports:  # RFC 3461 §5.2.1: the next hop was told what is wanted
         return None
     # RFC 3461 §5.2.2 (b), §5.2.3 (a)

@@ -98,7 +98,7 @@ class ClientConnection:
         self.state = State.CONNECTED
         self.extensions = _UNTOLD
         self.discarded_octets = 0  # sent ahead of the TLS handshake
-        self._hostname = hostname
+        self.hostname = hostname
         self._lmtp = lmtp
         self._settings = settings or ClientSettings()
         self._inbox = Inbox()
@@ -132,8 +132,15 @@ class ClientConnection:
         return self._early
 
     @property
+    def sends_chunks(self) -> bool:
+        """Whether content is being sent in chunks, so that replies may come."""
+        return type(self._writer) is ChunkWriter
+
+    @property
     def content_is_refused(self) -> bool:
         """Whether the rest of the content is not wanted; ``end_body`` says no more."""
+        if self.is_closed:
+            return True
         current = self._current
         return current is not None and current.chunk_refused
 
@@ -141,7 +148,7 @@ class ClientConnection:
 
     def send_hello(self) -> None:
         """Say EHLO, or LHLO; if EHLO is refused for good, HELO follows by itself."""
-        self._command(Verb.LHLO if self._lmtp else Verb.EHLO, self._hostname)
+        self._command(Verb.LHLO if self._lmtp else Verb.EHLO, self.hostname)
 
     def submit(self, transaction: Transaction) -> int:
         """Take a transaction; it starts as soon as it can. Return its number."""
@@ -325,7 +332,7 @@ class ClientConnection:
 
     def _take_hello(self, verb: Verb, reply: Reply) -> None:
         if reply.code // 100 == 5 and verb is Verb.EHLO:  # RFC 5321 §3.2
-            self._command(Verb.HELO, self._hostname)
+            self._command(Verb.HELO, self.hostname)
             return
         heard = verb is not Verb.HELO and reply.is_positive
         self.extensions = Extensions.from_reply(reply) if heard else _UNTOLD

@@ -4,6 +4,7 @@ A keyword that is not known is kept by name and otherwise ignored (RFC 5321 §2.
 """
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -39,6 +40,13 @@ class Extensions(msgspec.Struct, frozen=True):
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.keywords
+
+    def without(self, keywords: Iterable[str]) -> "Extensions":
+        """Return them as if these had not been offered."""
+        hidden = frozenset(keyword.upper() for keyword in keywords)
+        return Extensions(
+            {name: said for name, said in self.keywords.items() if name not in hidden}
+        )
 
     @property
     def pipelining(self) -> bool:
