@@ -381,9 +381,11 @@ class Opening:
         try:
             ours.send(b"")
         except StopIteration as stop:
-            found: Distrust | None = stop.value
-            return self._refused(found.why, 0) if found is not None else None
-        return self._refused("the server ended the exchange early", 0)
+            if stop.value is None:
+                return None
+        # RFC 5802 §5: whoever does not know our password must not get our mail
+        why = "the server does not prove that it knows the password"
+        return self._refused(why, 0)
 
     def _refused(self, why: str, code: int) -> Deferred:
         text = f"Login at {self.peer.label} failed: {why}"

@@ -1,15 +1,22 @@
 """An SMTP or LMTP host that says just what a test wants it to say.
 
 For tests of what sends mail: it welcomes, refuses, hangs, hangs up or talks nonsense at
-any step, over real connections on loopback, and notes all that it was sent.
+any step, over real connections on loopback, and notes all that it was sent. It knows
+TLS and logins where a test gives it a context and a judge.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 Answer = bytes | Sequence[bytes | None] | None
 """A reply; several for the first, second, ... time, of which the last stays."""
+
+Judge = Callable[[str, list[bytes]], bytes]
+"""Answers a login: the mechanism and all responses so far, to a reply."""
 
 HELLO = b"250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 5000\r\n"
 WILLING: Mapping[str, bytes] = {
@@ -35,6 +42,11 @@ class ScriptedHost:
             and ``@`` the greeting. None hangs up; ``b""`` hangs until ``released``,
             then answers what the verb has by then.
         lmtp: answer the content once for each recipient.
+        tls: begins TLS after a 220 to STARTTLS; what it says within is by then looked
+            for as ``EHLO/TLS`` first.
+        implicit: TLS from the first octet.
+        judge: answers AUTH and each response to it, given the mechanism and all
+            responses so far, decoded; None leaves it to ``answers``.
 
     Attributes:
         connections: how many were made.
@@ -42,12 +54,22 @@ class ScriptedHost:
         reads: what came, as it came.
         messages: the contents, dots as sent.
         port: where it listens, once it runs.
+        handshakes: TLS versions of those that succeeded.
+        resumed: how many of them took up an earlier session.
+        names: the names that clients asked for by SNI.
+        callers: the addresses that clients came from.
         hanging: set when it hangs.
         released: to be set to let it go on.
     """
 
     def __init__(
-        self, answers: Mapping[str, Answer] | None = None, *, lmtp: bool = False
+        self,
+        answers: Mapping[str, Answer] | None = None,
+        *,
+        lmtp: bool = False,
+        tls: ssl.SSLContext | None = None,
+        implicit: bool = False,
+        judge: Judge | None = None,
     ) -> None:
         self.answers: dict[str, Answer] = {**WILLING, **(answers or {})}
         self.lmtp = lmtp
@@ -56,6 +78,15 @@ class ScriptedHost:
         self.reads: list[bytes] = []
         self.messages: list[bytes] = []
         self.port = 0
+        self.tls = tls
+        self.implicit = implicit
+        self.judge = judge
+        self.handshakes: list[str] = []
+        self.resumed = 0
+        self.names: list[str] = []
+        self.callers: list[str] = []
+        if tls is not None:
+            tls.sni_callback = self._note_name
         self.hanging = asyncio.Event()
         self.released = asyncio.Event()
         self._times: dict[str, int] = {}
@@ -67,10 +98,14 @@ class ScriptedHost:
         """Be the host for one connection."""
         self.connections += 1
         self._writers.add(writer)
+        peername = writer.get_extra_info("peername")
+        self.callers.append(peername[0] if isinstance(peername, tuple) else "")
         session = _Session(self, reader, writer)
         try:
+            if self.implicit:
+                await session.begin_tls()
             await session.run()
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass
         finally:
             writer.close()
@@ -84,10 +119,14 @@ class ScriptedHost:
         self._times[verb] = time + 1
         return found[min(time, len(found) - 1)]
 
+    def _note_name(self, tls: object, name: str | None, context: object) -> None:
+        self.names.append(name or "")
+
     def drop_all(self) -> None:
         """Break all connections off."""
         for writer in self._writers:
-            writer.transport.abort()
+            if not writer.is_closing():
+                writer.transport.abort()
 
 
 class _Session:
@@ -105,6 +144,9 @@ class _Session:
         self._buffer = b""
         self._has_mail = False
         self._recipients = 0
+        self._is_tls = False
+        self._auth = ""
+        self._responses: list[bytes] = []
 
     async def run(self) -> None:
         """Talk until one side has had enough."""
@@ -122,8 +164,42 @@ class _Session:
             if line is None:
                 return
             self._host.lines.append(line.decode("utf-8", "replace"))
+            if self._auth:
+                verb, reply = "AUTH", self._judged(line)
+                continue
             verb = line.split(b" ")[0].decode("ascii", "replace").upper()
+            if verb == "AUTH" and self._host.judge:
+                self._auth = line.split(b" ")[1].decode("ascii", "replace")
+                initial = line.split(b" ")[2:]
+                self._responses = []
+                reply = self._judged(initial[0]) if initial else self._judged(None)
+                continue
             reply = self._reply(verb)
+
+    async def begin_tls(self) -> None:
+        """Go over to TLS."""
+        host = self._host
+        assert host.tls is not None
+        await self._writer.start_tls(host.tls, ssl_handshake_timeout=60)
+        self._is_tls = True
+        session: ssl.SSLObject = self._writer.get_extra_info("ssl_object")
+        host.handshakes.append(session.version() or "")
+        host.resumed += bool(session.session_reused)
+
+    def _judged(self, response: bytes | None) -> bytes:
+        """Let the judge answer to what was said so far."""
+        assert self._host.judge is not None
+        if response is not None:
+            try:
+                plain = b"" if response == b"=" else b64decode(response, validate=True)
+            except Base64Error:
+                self._auth = ""
+                return b"501 5.5.2 cancelled\r\n"
+            self._responses.append(plain)
+        reply = self._host.judge(self._auth, self._responses)
+        if not reply.startswith(b"334"):
+            self._auth = ""
+        return reply
 
     async def _say(self, verb: str, reply: bytes) -> bool:
         if not reply:
@@ -131,6 +207,9 @@ class _Session:
             await self._host.released.wait()
             reply = self._host.answer(verb) or b""
         self._writer.write(reply)
+        if verb == "STARTTLS" and reply.startswith(b"220") and self._host.tls:
+            self._buffer = b""
+            await self.begin_tls()
         return verb != "QUIT"
 
     async def _until(self, end: bytes) -> bytes | None:
@@ -147,7 +226,9 @@ class _Session:
         needs_mail = verb == "RCPT" and not self._has_mail
         if needs_mail or (verb == "DATA" and not self._recipients):
             return b"503 5.5.1 Bad sequence\r\n"
-        reply = self._host.answer(verb)
+        within = f"{verb}/TLS"
+        known = self._is_tls and within in self._host.answers
+        reply = self._host.answer(within if known else verb)
         is_accepted = bool(reply) and str(reply)[2] in "23"
         if verb == "MAIL":
             self._has_mail = is_accepted

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from postroom.auth.mechanisms import Circumstances, Mechanism, begin
-from postroom.auth.sasl import Challenge, Ended, Lost, Proven
+from postroom.auth.sasl import Answer, Challenge, Ended, Lost, Proven
 from postroom.auth.sasl_client import (
     Distrust,
     Exchange,
@@ -54,7 +54,7 @@ def log_in(
         nonce="servernonce", challenge=b"<1.2@mx.test>", bindings=bindings
     )
     theirs = begin(mechanism, first if speaks_first(mechanism) else None, now)
-    given = None
+    given: Answer = None
     while True:
         try:
             step = theirs.send(given)
