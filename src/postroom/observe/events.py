@@ -34,7 +34,7 @@ class SessionRefused(Event, frozen=True, tag=True):
 
 
 class SessionClosed(Event, frozen=True, tag=True):
-    """A session ended; ``how`` is ``quit``, ``lost``, ``timeout`` or ``errors``."""
+    """A session ended; ``how`` is ``quit``, ``lost``, or the limit that was reached."""
 
     service: str
     origin: Origin
@@ -56,6 +56,19 @@ class CommandRejected(Event, frozen=True, tag=True):
     reply: str
     rule: str
     queue_id: str = ""
+
+
+class ClientSuspected(Event, frozen=True, tag=True):
+    """Something about a client speaks against it, before it has sent anything.
+
+    ``check`` names what was looked at, ``action`` is what the settings make of it:
+    ``log``, ``defer`` or ``reject``.
+    """
+
+    origin: Origin
+    check: str
+    detail: str
+    action: str
 
 
 class MessageQueued(Event, frozen=True, tag=True):
@@ -247,6 +260,7 @@ AnyEvent = (
     | SessionRefused
     | SessionClosed
     | CommandRejected
+    | ClientSuspected
     | MessageQueued
     | MessageDiscarded
     | RecipientExpanded

@@ -4,10 +4,13 @@ Names are stable words joined by dots, such as ``messages.queued`` or
 ``attempts.deferred.smtp``; none contains text from a peer.
 """
 
+import re
+
 from postroom.mail.outcome import Deferred, Delivered
 from postroom.observe.events import (
     AnyEvent,
     AttemptDone,
+    ClientSuspected,
     CommandRejected,
     HookFailed,
     HookSlow,
@@ -28,6 +31,11 @@ from postroom.observe.events import (
     TlsStarted,
 )
 
+NAMES_MAX = 500
+"""How many limits and hooks are counted by name; further ones together."""
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,63}")
+
 
 class Metrics:
     """The counters of one process.
@@ -38,6 +46,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self._names = 0
 
     def count(self, event: AnyEvent) -> None:
         """Take an event into account."""
@@ -54,8 +63,12 @@ class Metrics:
                 self._add(f"sessions.{event.service}.{event.how}")
             case SessionRefused():
                 self._add(f"refused.{event.service}")
+                self._add_named(f"refused.{event.service}", event.why)
             case CommandRejected():
                 self._add(f"rejected.{event.reply[:1]}yz")
+                self._add_named("rejected.by", event.rule)
+            case ClientSuspected():
+                self._add_named("checks", event.check)
             case TlsStarted():
                 self._add(f"tls.{event.side}.started")
             case TlsFailed():
@@ -69,6 +82,16 @@ class Metrics:
             case _:
                 if name := _PLAIN.get(type(event)):
                     self._add(name)
+
+    def _add_named(self, group: str, word: str) -> None:
+        """Count under the name of a limit or hook; few of them, and plain words."""
+        name = f"{group}.{word}"
+        is_new = name not in self.counts
+        if is_new and (self._names >= NAMES_MAX or not _WORD.fullmatch(word)):
+            name = f"{group}.other"
+        elif is_new:
+            self._names += 1
+        self._add(name)
 
     def _add(self, name: str, number: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + number

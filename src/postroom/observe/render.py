@@ -17,6 +17,7 @@ from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
 from postroom.observe.events import (
     AnyEvent,
     AttemptDone,
+    ClientSuspected,
     CommandRejected,
     HookFailed,
     HookSlow,
@@ -134,6 +135,11 @@ def _text(event: AnyEvent) -> str:
             return _attempt(event)
         case CommandRejected():
             return _rejected(event)
+        case ClientSuspected():
+            return (
+                f"check {event.check}: {_short(event.detail)},"
+                f" relay={relay_text(event.origin)}, action={event.action}"
+            )
         case SessionOpened() | SessionRefused() | SessionClosed():
             return _session(event)
         case LoggedIn() | LoginFailed() | MailboxSession():
@@ -212,6 +218,11 @@ def _session(event: SessionOpened | SessionRefused | SessionClosed) -> str:
                 "lost": "lost input channel from",
                 "timeout": "timeout waiting for input from",
                 "errors": "too many errors from",
+                "foreign": "another protocol from",
+                "session_timeout": "session too long, from",
+                "data_rate_min": "content too slow from",
+                "bad_recipients_max": "too many bad recipients from",
+                "pipelining_ahead": "improper pipelining from",
             }.get(event.how, "disconnect from")
             return (
                 f"{event.service}: {how} {relay_text(event.origin)},"

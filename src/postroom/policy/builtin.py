@@ -99,6 +99,8 @@ class Guards:
             ("message", "hops", self.hops),
             ("message", "sizes", self.message_size),
         ]
+        if self._settings.inspects:
+            guards.insert(0, ("rcpt", "client", self.client))
         if self._settings.sender_domain_real:
             guards.append(("mail", "sender_domain", self.sender_domain))
         for what, phase, function in (
@@ -111,6 +113,16 @@ class Guards:
         return tuple(
             Hook(phase, name, function, guard=True) for phase, name, function in guards
         )
+
+    def client(self, session: Session, rcpt: Rcpt) -> Guard:
+        """What was found out about the client; postmaster can always be reached."""
+        objection = session.objection
+        if objection is None or self.may_relay(session):
+            return None
+        exempt = self._settings.clients.exempt_recipients
+        if rcpt.routing == "local" and rcpt.address.local.lower() in exempt:
+            return None  # RFC 5321 §4.5.1
+        return objection
 
     def recipient(self, session: Session, rcpt: Rcpt) -> Guard:
         """Relay control and unknown recipients, by what the router said."""

@@ -17,6 +17,7 @@ from postroom.mail.message import Message
 from postroom.mail.outcome import Outcome
 from postroom.mail.reply import Reply
 from postroom.mail.route import Route
+from postroom.mail.verdict import Defer, Reject
 
 Routing = Literal["local", "relay", "unknown", "failed"]
 """What the router said of a recipient."""
@@ -27,12 +28,18 @@ class Session(msgspec.Struct, frozen=True):
 
     ``tls`` says whether the connection is encrypted; ``opened_us`` is when it was
     accepted (UTC); ``local_ip`` is the address of ours that it came to.
+
+    From MAIL on, if clients are looked up: ``lists`` are the DNS lists that it is on,
+    ``score`` the sum of their weights, ``objection`` what the built-in checks say.
     """
 
     origin: Origin
     tls: bool = False
     opened_us: int = 0
     local_ip: str = ""
+    score: int = 0
+    lists: tuple[str, ...] = ()
+    objection: Reject | Defer | None = None
 
     @property
     def client_ip(self) -> str:

@@ -4,6 +4,12 @@ import msgspec
 
 from postroom.limits.gcra import Rate
 from postroom.mail.units import Duration
+from postroom.policy.check_settings import (
+    ClientSettings,
+    DnsListSettings,
+    HelloSettings,
+    ReverseSettings,
+)
 from postroom.policy.session import parse_network
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -63,6 +69,28 @@ class PolicySettings(
 
     rate_free_networks: tuple[str, ...] = LOOPBACK
     """Clients whose rates are not limited."""
+
+    clients: ClientSettings = ClientSettings()
+    """What is looked up about clients."""
+
+    dns_lists: DnsListSettings = DnsListSettings()
+    """Lists of clients in the DNS."""
+
+    reverse: ReverseSettings = ReverseSettings()
+    """Clients' names by their addresses."""
+
+    hello: HelloSettings = HelloSettings()
+    """What clients call themselves."""
+
+    @property
+    def inspects(self) -> bool:
+        """Whether anything is to be found out about clients at all."""
+        actions = (*msgspec.structs.astuple(self.hello), self.reverse.missing)
+        return (
+            bool(self.dns_lists.zones)
+            or self.reverse.look_up
+            or any(action != "off" for action in (*actions, self.reverse.unverified))
+        )
 
     def __post_init__(self) -> None:
         """Check what the types do not."""

@@ -240,10 +240,11 @@ def make_session(
     tls: bool = False,
     listener: str = "smtp",
     opened_us: int = NOW.utc_us,
+    **more: Any,
 ) -> Session:
-    """Make a client's session."""
+    """Make a client's session; ``more`` are further fields, such as ``score``."""
     origin = Origin("ESMTP", client_ip, 40_000, client_name, helo, login, listener)
-    return Session(origin, tls, opened_us)
+    return Session(origin, tls, opened_us, **more)
 
 
 def make_message(

@@ -3,7 +3,7 @@ from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Deferred, Delivered, Failed
 from postroom.observe import events
-from postroom.observe.metrics import Metrics
+from postroom.observe.metrics import NAMES_MAX, Metrics
 
 ID = QueueId("0AbCdEfGhIj")
 ORIGIN = Origin("SMTP", "192.0.2.1")
@@ -32,6 +32,7 @@ def test_counts_by_name() -> None:
     metrics.count(events.TlsFailed(0, "client", "mx", "no"))
     metrics.count(events.LoggedInElsewhere(0, "mx", "betty", "PLAIN"))
     metrics.count(events.LoggedInElsewhere(0, "mx", "betty", "PLAIN", "no"))
+    metrics.count(events.ClientSuspected(0, ORIGIN, "dns_lists", "d", "log"))
     metrics.count(events.Lifecycle(0, "ready"))
     assert metrics.counts == {
         "attempts.delivered.smtp": 1,
@@ -43,7 +44,10 @@ def test_counts_by_name() -> None:
         "sessions.smtp": 1,
         "sessions.smtp.lost": 1,
         "refused.pop3": 1,
+        "refused.pop3.busy": 1,
         "rejected.5yz": 1,
+        "rejected.by.r": 1,
+        "checks.dns_lists": 1,
         "mailbox.retrieved": 3,
         "mailbox.octets": 999,
         "mailbox.deleted": 2,
@@ -53,3 +57,17 @@ def test_counts_by_name() -> None:
         "logins.elsewhere.done": 1,
         "logins.elsewhere.refused": 1,
     }
+
+
+def test_names_are_few_and_plain() -> None:
+    metrics = Metrics()
+    for number in range(2 * NAMES_MAX):
+        rule = f"hook_{number}"
+        metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", rule))
+    for rule in ("", "two words", "x" * 65, "\x1b[2J", "1"):
+        metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", rule))
+    assert len(metrics.counts) == NAMES_MAX + 2
+    assert metrics.counts["rejected.by.other"] == NAMES_MAX + 5
+    assert metrics.counts["rejected.by.hook_0"] == 1
+    metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", "hook_0"))
+    assert metrics.counts["rejected.by.hook_0"] == 2

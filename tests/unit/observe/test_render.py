@@ -77,6 +77,14 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         events.SessionClosed(AT, "smtp", NAMELESS, "timeout", 0, 300_000_000),
         "smtp: timeout waiting for input from [192.0.2.1], messages=0, time=00:05:00",
     ),
+    "too slow": (
+        events.SessionClosed(AT, "smtp", NAMELESS, "data_rate_min", 0, 300_000_000),
+        "smtp: content too slow from [192.0.2.1], messages=0, time=00:05:00",
+    ),
+    "suspected": (
+        events.ClientSuspected(AT, CLIENT, "hello_own_name", "a\nb", "log"),
+        "check hello_own_name: a\\x0ab, relay=me.test [192.0.2.1], action=log",
+    ),
     "turned away": (
         events.SessionRefused(AT, "smtp", "192.0.2.1", "sessions_per_client_max"),
         "smtp: rejecting connection from [192.0.2.1]: sessions_per_client_max",
