@@ -240,6 +240,7 @@ def _links(config: Config, ground: Ground) -> Links:
         counters=ground.counters,
         client=config.client,
         seed=ground.clock().utc_us,
+        emit=ground.emit,
     )
 
 
