@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,12 @@ from postroom.testing.site import Site
 from postroom.testing.transcript import at_random, whole
 
 SETTINGS = ServerSettings(
-    errors_max=1000, starttls=True, auth_mechanisms=("PLAIN", "LOGIN")
+    errors_max=1000,
+    starttls=True,
+    auth_mechanisms=("PLAIN", "LOGIN"),
+    etrn=True,
+    verb=True,
+    xclient_networks=("192.0.2.9",),
 )
 NAMES = ("good", "other", "unknown", "later", "failing")
 
@@ -64,6 +70,7 @@ def site() -> Site:
     made.unknown.add("unknown@mx.example")
     made.later.add("later@mx.example")
     made.failing.add("failing@mx.example")
+    made.proxy = True
     made.not_from.add("unknown@mx.example")
     return made
 
@@ -74,6 +81,9 @@ LINES = st.sampled_from(
     + [b"MAIL FROM:<%s@mx.example>" % name.encode() for name in NAMES[:3]]
     + [b"RCPT TO:<%s@mx.example>" % name.encode() for name in NAMES]
     + [b"AUTH PLAIN AAA=", b"AUTH PLAIN AHgAc2VjcmV0", b"AUTH LOGIN", b"*", b"eA=="]
+    + [b"BDAT 3", b"BDAT 0", b"BDAT 3 LAST", b"BDAT 0 LAST", b"BDAT 3 FIRST"]
+    + [b"MAIL FROM:<good@mx.example> BODY=BINARYMIME PRDR", b"VERB", b"ETRN x.example"]
+    + [b"XCLIENT ADDR=192.0.2.1", b"XCLIENT ADDR=x", b"VERB x", b"ETRN"]
     + [b"x", b".", b"..", b"x\ny", b"\xff", b"MAIL FROM:<> SIZE=99999999999", b"QUIT"]
 )
 VERBS = {verb.value.encode(): verb for verb in COMMANDS}
@@ -89,21 +99,36 @@ def test_a_bystander_with_the_table_knows_the_state(lines: list[bytes]) -> None:
     for line in lines:
         if server.is_closed:
             break
-        server.receive(line + b"\r\n")
+        assert state is not None
+        chunked = line.startswith(b"BDAT 3") and state not in (State.DATA, State.AUTH)
+        server.receive(line + b"\r\n" + b"QUI" * chunked)  # content, not a command
         here.serve(server)
         answer = server.data_to_send()
-        assert state is not None
         if state is State.DATA:
             verb: Verb | None = Verb.CONTENT if line == b"." else None
         elif state is State.AUTH:
             verb = Verb.RESPONSE
         else:
-            verb = VERBS.get(line.partition(b" ")[0])
+            last = line.startswith(b"BDAT") and line.endswith(b"LAST")
+            verb = Verb.BDAT_LAST if last else VERBS.get(line.partition(b" ")[0])
         if verb is None:
             assert state is State.DATA or answer[:1] == b"5"
         else:
-            state = next_state(state, verb, int(answer[:3]))
+            state = _after(state, verb, answer)
         assert state is server.state
+
+
+def _after(state: State, verb: Verb, answer: bytes) -> State | None:
+    lines = answer.split(b"\r\n")[:-1]
+    codes = [int(line[:3]) for line in lines if line[3:4] == b" "]
+    after = next_state(state, verb, codes[0])
+    for code in codes[1:-1]:
+        assert after is State.PRDR
+        after = next_state(after, Verb.VERDICT, code)
+    if codes[1:]:
+        assert after is State.PRDR
+        after = next_state(after, Verb.CONTENT, codes[-1])
+    return after
 
 
 TRANSACTIONS = st.lists(
@@ -116,15 +141,19 @@ TRANSACTIONS = st.lists(
 )
 
 
-@given(TRANSACTIONS, st.booleans(), st.booleans(), st.integers(0, 1 << 60))
+@given(
+    TRANSACTIONS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 1 << 60)
+)
 def test_client_and_server_are_mirrors(
     transactions: list[tuple[str, list[str], bytes]],
     lmtp: bool,
+    prdr: bool,
     one_by_one: bool,
     seed: int,
 ) -> None:
     here = site()
     here.lmtp = lmtp
+    here.settings = msgspec.structs.replace(here.settings, prdr=prdr)
     pair = Pair(here, cut=at_random(seed) if seed else whole)
     pair.greet()
     for sender, names, content in transactions:
@@ -140,7 +169,7 @@ def test_client_and_server_are_mirrors(
     taken = iter(here.messages)
     for done, (sender, names, content) in zip(pair.done(), transactions, strict=True):
         codes = [reply.code if reply else 0 for reply in done.results]
-        assert codes == _expected(sender, names, lmtp=lmtp)
+        assert codes == _expected(sender, names, each=lmtp or prdr)
         good = [n for n, code in zip(names, codes, strict=True) if code == 250]
         if good:
             message = next(taken)
@@ -157,19 +186,20 @@ def test_client_and_server_are_mirrors(
     assert pair.server.is_closed
 
 
-def _expected(sender: str, names: list[str], *, lmtp: bool) -> list[int]:
+def _expected(sender: str, names: list[str], *, each: bool) -> list[int]:
     if sender == "unknown":
         return [550] * len(names)
     early = {"unknown": 550, "later": 451}
     failing = "failing" in names
     return [
-        early.get(name) or (554 if (name == "failing" if lmtp else failing) else 250)
+        early.get(name) or (554 if (name == "failing" if each else failing) else 250)
         for name in names
     ]
 
 
 PIECES = (
     b"EHLO |x.example|MAIL FROM:<a@b>|RCPT TO:<c@d>|DATA|\r\n|\r\n|\r\n.\r\n|\r|\n|."
+    b"|BDAT |0|5|12| LAST| BODY=BINARYMIME| PRDR| SMTPUTF8|\xc3\xa4|ETRN |XCLIENT ADDR="
     b"|\0|\xff| SIZE=1|<>|AUTH LOGIN|STARTTLS|QUIT|NOOP|GET / HTTP/1.1"
 )
 OCTETS = st.lists(

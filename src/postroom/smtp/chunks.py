@@ -5,6 +5,7 @@ Its line ends are judged as after 354, by the same code. BODY=BINARYMIME lifts t
 the body; the header is text in any case.
 """
 
+from postroom.smtp.commands import Bdat, Refused
 from postroom.smtp.data import ContentReader, Problem
 
 _SEPARATOR = b"\r\n\r\n"
@@ -84,3 +85,14 @@ class ChunkReader:
             self._held = data[-keep:]
             data = data[:-keep]
         return self._text.judge(data) if data else b""
+
+
+class Arriving:
+    """A chunk whose octets are arriving; with a refusal they are thrown away."""
+
+    __slots__ = ("command", "left_octets", "refusal")
+
+    def __init__(self, command: Bdat, refusal: Refused | None) -> None:
+        self.command = command
+        self.left_octets = command.size_octets
+        self.refusal = refusal

@@ -15,10 +15,9 @@ from typing import ClassVar, Final
 import msgspec
 
 from postroom.mail.envelope import BodyType
-from postroom.mail.now import SECOND_US
 from postroom.mail.reply import Reply
 from postroom.smtp import replies
-from postroom.smtp.chunks import ChunkReader
+from postroom.smtp.chunks import Arriving, ChunkReader
 from postroom.smtp.commands import (
     AuthResponse,
     Bdat,
@@ -35,8 +34,15 @@ from postroom.smtp.dialogue import ALLOWED, VERDICTS_FOLLOW, State, Verb, next_s
 from postroom.smtp.errors import LocalProtocolError
 from postroom.smtp.foreign import HEAD_OCTETS, foreign_protocol
 from postroom.smtp.lines import Inbox, LineFault
+from postroom.smtp.objections import (
+    FORGIVEN,
+    REFUSALS,
+    Objection,
+    bad_sequence,
+    mail_objection,
+)
 from postroom.smtp.offer import Standing, hello_reply
-from postroom.smtp.parameters import MailParams, unknown
+from postroom.smtp.parameters import MailParams
 from postroom.smtp.replies import wire
 from postroom.smtp.settings import ServerSettings
 
@@ -117,35 +123,16 @@ Event = (
     | Closed
 )
 
-_REFUSALS: Final = {
-    Problem.TOO_LARGE: replies.TOO_LARGE,
-    Problem.BARE_LINE_END: replies.BARE_LINE_END,
-    Problem.LINE_TOO_LONG: replies.CONTENT_LINE_TOO_LONG,
-}
-
 # Bound once: looking a member up in its enum costs four times as much.
 _START = State.START
 _DATA, _CLOSED, _TLS, _AUTH = State.DATA, State.CLOSED, State.TLS, State.AUTH
 _MAIL_VERB, _RCPT_VERB, _DATA_VERB = Verb.MAIL, Verb.RCPT, Verb.DATA
 _CONTENT_VERB = Verb.CONTENT
 _FORGETTING = frozenset({Verb.RSET, Verb.EHLO, Verb.HELO, Verb.LHLO, Verb.XCLIENT})
+_CHUNK_VERBS = frozenset({Verb.BDAT, Verb.BDAT_LAST})
 _TAKES_CHUNKS = frozenset({State.RCPT, State.BDAT})
 
-# These are refused without being the client's mistake: they do not count as errors.
-_FORGIVEN: Final = frozenset({"size", "recipients", "no-recipients", "auth-cancelled"})
-
 _NO_PARAMS: Final = MailParams()
-
-
-class _Arriving:
-    """A chunk whose octets are arriving; with a refusal they are thrown away."""
-
-    __slots__ = ("command", "left_octets", "refusal")
-
-    def __init__(self, command: Bdat, refusal: Refused | None) -> None:
-        self.command = command
-        self.left_octets = command.size_octets
-        self.refusal = refusal
 
 
 class ServerConnection:
@@ -207,7 +194,7 @@ class ServerConnection:
         self._errors = 0
         self._content: ContentReader | None = None
         self._chunks: ChunkReader | None = None
-        self._arriving: _Arriving | None = None
+        self._arriving: Arriving | None = None
         self._spoilt: Reply | None = None  # why the rest of the chunks is in vain
         self._params = _NO_PARAMS  # of the transaction
         self._messages = 0
@@ -308,7 +295,7 @@ class ServerConnection:
         self.state = state
         if 200 <= last.code < 400:
             self._accepted(verb, state)
-        elif self._chunks is not None:
+        elif verb in _CHUNK_VERBS:
             self._chunk_refused(last)
 
     def remark(self, text: str) -> None:
@@ -414,10 +401,10 @@ class ServerConnection:
         self._content = None
         self._owe(_CONTENT_VERB, self.recipients if self._lmtp else 1)
         problem = content.problem
-        refusal = _REFUSALS[problem] if problem else None
+        refusal = REFUSALS[problem] if problem else None
         return EndOfData(content.size_octets, problem, refusal)
 
-    def _next_of_chunk(self, arriving: _Arriving) -> Event | None:
+    def _next_of_chunk(self, arriving: Arriving) -> Event | None:
         """Go on with a chunk: its octets are content, whatever becomes of them."""
         wanted = arriving.left_octets
         if wanted:
@@ -452,7 +439,7 @@ class ServerConnection:
                 return Chunk(piece)
         self._arriving = None
         problem = chunks.problem
-        refusal = self._spoilt or (_REFUSALS[problem] if problem else None)
+        refusal = self._spoilt or (REFUSALS[problem] if problem else None)
         if not command.is_last:
             self._owe(Verb.BDAT)
             return EndOfChunk(command.size_octets, refusal)
@@ -463,7 +450,7 @@ class ServerConnection:
         """Take the octets that follow BDAT, before anything else is looked at."""
         objection = self._chunk_objection(command)
         refusal = refused(line, *objection) if objection else None
-        self._arriving = arriving = _Arriving(command, refusal)
+        self._arriving = arriving = Arriving(command, refusal)
         if refusal is not None or self._chunks is not None:
             return self._next_of_chunk(arriving)
         self._spoilt = None
@@ -479,13 +466,13 @@ class ServerConnection:
             binary=self._params.body is BodyType.BINARY,
         )
 
-    def _chunk_objection(self, command: Bdat) -> tuple[Reply, str] | None:
+    def _chunk_objection(self, command: Bdat) -> Objection | None:
         if not self._settings.chunking:
             return replies.NOT_IMPLEMENTED, "not-implemented"
         if self.state is State.MAIL:
             return self._without_recipients()
         if self.state not in _TAKES_CHUNKS:
-            return _bad_sequence(self.state, command.verb), "sequence"
+            return bad_sequence(self.state, command.verb), "sequence"
         if command.fault is not None:
             return command.fault, "syntax"
         limit = self._settings.chunk_octets_max
@@ -541,11 +528,11 @@ class ServerConnection:
         self._owe(Verb.RESPONSE)
         return event
 
-    def _objection(self, command: Command) -> tuple[Reply, str] | None:
+    def _objection(self, command: Command) -> Objection | None:
         """Why this command, which is well formed, cannot come now."""
         verb = command.verb
         if verb not in ALLOWED[self.state]:
-            return _bad_sequence(self.state, verb), "sequence"
+            return bad_sequence(self.state, verb), "sequence"
         if verb is _RCPT_VERB:
             if self.recipients >= self._settings.recipients_max:
                 return replies.TOO_MANY_RECIPIENTS, "recipients"
@@ -575,38 +562,21 @@ class ServerConnection:
             return replies.ALREADY_LOGGED_IN, "sequence"
         return None
 
-    def _objection_to(self, params: MailParams) -> tuple[Reply, str] | None:
+    def _objection_to(self, params: MailParams) -> Objection | None:
         """Why what MAIL declared cannot be had in this session."""
         settings = self._settings
         self._messages += 1
         if settings.messages_max and self._messages > settings.messages_max:
             return replies.TOO_MANY_MESSAGES, "messages"  # RFC 9422 §4
-        if params.requiretls and not self.tls:  # RFC 8689 §2
-            return unknown("REQUIRETLS").reply, "syntax"
-        if params.prdr and self._lmtp:
-            return unknown("PRDR").reply, "syntax"
-        if params.deliver_by:
-            within_s, _, mode = params.deliver_by.partition(";")
-            least_us = int(settings.deliverby_min)
-            if mode[0] == "R" and int(within_s) * SECOND_US < least_us:
-                return replies.TOO_SOON, "syntax"  # RFC 2852 §3
-        if params.is_held:
-            return self._objection_to_hold(params)
-        return None
+        return mail_objection(
+            params,
+            settings,
+            tls=self.tls,
+            lmtp=self._lmtp,
+            release_until_us=self._release_until_us,
+        )
 
-    def _objection_to_hold(self, params: MailParams) -> tuple[Reply, str] | None:
-        until_us = self._release_until_us
-        if not until_us:
-            keyword = "HOLDFOR" if params.hold_for_s else "HOLDUNTIL"
-            return unknown(keyword).reply, "syntax"
-        longest_us = int(self._settings.future_release_max)
-        if params.hold_for_s * SECOND_US > longest_us:  # RFC 4865 §4.2
-            return replies.HELD_TOO_LONG, "syntax"
-        if params.hold_until_us > until_us:
-            return replies.HELD_TOO_LONG, "syntax"
-        return None
-
-    def _without_recipients(self) -> tuple[Reply, str]:
+    def _without_recipients(self) -> Objection:
         # RFC 5321 §3.3, and RFC 2033 §4.2 says 503
         none = replies.LMTP_NO_RECIPIENTS if self._lmtp else replies.NO_RECIPIENTS
         return none, "no-recipients"
@@ -614,7 +584,7 @@ class ServerConnection:
     def _refuse(self, refusal: Refused) -> Event:
         if refusal.reply.code == 421:
             return self._turn_away(refusal, refusal.reply, refusal.rule)
-        if refusal.rule not in _FORGIVEN:
+        if refusal.rule not in FORGIVEN:
             self._errors += 1
             if self._errors > self._settings.errors_max:
                 return self._turn_away(refusal, replies.TOO_MANY_ERRORS, refusal.rule)
@@ -624,17 +594,3 @@ class ServerConnection:
     def _turn_away(self, refusal: Refused, reply: Reply, rule: str) -> TooManyErrors:
         self.farewell(reply)
         return TooManyErrors(refusal.verb, refusal.argument, reply, rule)
-
-
-def _bad_sequence(state: State, verb: Verb) -> Reply:
-    if state is State.REFUSED:
-        text = "Only QUIT is possible now"
-    elif state is State.START:
-        text = "Say hello first"
-    elif verb is Verb.RCPT or verb is Verb.DATA:
-        text = "Need MAIL command" if state is State.READY else "Need RCPT command"
-    elif verb is Verb.MAIL:
-        text = "Sender already specified"
-    else:
-        text = "Not possible during a mail transaction"
-    return Reply(503, "5.5.1", (text,))
