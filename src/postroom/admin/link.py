@@ -7,6 +7,7 @@ a line. A worker whose supervisor is gone learns it by the end of the stream
 """
 
 import asyncio
+import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,10 @@ import msgspec
 
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
+from postroom.net.keys import NO_KEYS, Keys
 from postroom.net.stream import Stream, StreamError, wrap
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 LINE_OCTETS_MAX = 4 * 1024 * 1024
 """Longest message on the link; a longer one means a broken peer."""
@@ -52,6 +56,7 @@ class Job(msgspec.Struct, frozen=True):
         counters_fd: the memory shared by all workers for limits; -1 for none.
         heartbeat: how often to give a sign of life.
         crashes: how often in a row this worker has ended badly before.
+        keys: certificates and keys, which the supervisor has read.
     """
 
     worker: int
@@ -64,6 +69,7 @@ class Job(msgspec.Struct, frozen=True):
     counters_fd: int = -1
     heartbeat: Duration = Duration(2 * SECOND_US)
     crashes: int = 0
+    keys: Keys = NO_KEYS
 
     @property
     def shard(self) -> int:
@@ -76,6 +82,13 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
 
     generation: int
     config_text: str
+    keys: Keys = NO_KEYS
+
+
+class Renew(msgspec.Struct, frozen=True, tag="renew"):
+    """Certificates have changed: use these for handshakes from now on."""
+
+    keys: Keys
 
 
 class Commit(msgspec.Struct, frozen=True, tag="commit"):
@@ -98,7 +111,7 @@ class ReopenLogs(msgspec.Struct, frozen=True, tag="reopen_logs"):
     """The log file was moved away: make a new one."""
 
 
-ToWorker = Prepare | Commit | Abort | Drain | ReopenLogs
+ToWorker = Prepare | Renew | Commit | Abort | Drain | ReopenLogs
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -149,9 +162,10 @@ _to_supervisor: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupe
 
 def write_job(job: Job) -> int:
     """Put a job where the worker can read it; returns an inheritable descriptor."""
-    fd = os.memfd_create("postroom-job", 0)
+    fd = os.memfd_create("postroom-job", os.MFD_ALLOW_SEALING)
     os.write(fd, _to_line(job))
     os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)  # it holds keys: nobody changes it
     return fd
 
 

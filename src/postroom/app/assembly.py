@@ -28,9 +28,11 @@ from postroom.mail.now import Now
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.store import Store
 from postroom.net.addresses import own_addresses
+from postroom.net.keys import NO_KEYS, Keys, ServerTls
 from postroom.observe.events import AnyEvent
 from postroom.policy.builtin import Guards, SharedLimiter
 from postroom.policy.chain import Chain
+from postroom.policy.inspection import Inspector
 from postroom.policy.loader import Site, SiteError, load_site
 from postroom.route.drive import Waiting, answer_now
 from postroom.route.facts import RouteFacts, Sources
@@ -38,6 +40,7 @@ from postroom.route.questions import ALIASES, ROUTES, SENDERS
 from postroom.route.router import Router
 from postroom.route.routing import LocalUser
 from postroom.route.ways import check_way
+from postroom.services.entrance import Entrance
 from postroom.services.face import Face, Kind, Login, Tls
 from postroom.services.generation import Generation, Tenancy
 from postroom.services.user_rules import user_rules
@@ -123,7 +126,13 @@ def _tell(loop: asyncio.AbstractEventLoop, vacant: asyncio.Event) -> None:
         loop.call_soon_threadsafe(vacant.set)
 
 
-def build(number: int, config: Config, ground: Ground, before: Built | None) -> Built:
+def build(
+    number: int,
+    config: Config,
+    ground: Ground,
+    before: Built | None,
+    keys: Keys = NO_KEYS,
+) -> Built:
     """Build a generation. Reads files, so it is to be called in a thread.
 
     Args:
@@ -132,6 +141,7 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
         ground: what all generations share.
         before: the generation in force, whose tables go on if their files are the
             same: a table whose new version has an error keeps its old one.
+        keys: the certificates and keys that the configuration names.
 
     Raises:
         ValueError: the configuration cannot be put in force; the message says why.
@@ -176,8 +186,27 @@ def build(number: int, config: Config, ground: Ground, before: Built | None) -> 
             if listen.service in SMTP_SERVICES
         },
         user_rules=user_rules(config.submission),
+        inspector=_inspector(config, ground, resolver, own),
+        entrances={
+            listen.label: Entrance(
+                listen.service,
+                is_encrypted=config.tls_of(listen) == "implicit",
+                proxy=config.proxy if listen.proxy else None,
+            )
+            for listen in config.listen
+        },
+        tls=_tls(config, before, keys),
     )
     return Built(config, generation, resolver, own, aliases, routes, senders, site)
+
+
+def _inspector(
+    config: Config, ground: Ground, resolver: Resolver, own: OwnNames
+) -> Inspector | None:
+    """Return who finds out about clients; None if nothing is asked about them."""
+    if not config.policy.inspects:
+        return None
+    return Inspector(config.policy, resolver, own, ground.emit, ground.clock)
 
 
 def _agents(
@@ -219,7 +248,7 @@ def _agents(
 
 def _face(config: Config, listen: Listen) -> Face:
     kind = Kind(listen.service)
-    tls = Tls.OFF if listen.tls == "auto" else Tls(listen.tls)
+    tls = Tls(config.tls_of(listen))
     if listen.login == "auto":
         login = Login.REQUIRED if kind is Kind.SUBMISSION else Login.OFF
     else:
@@ -231,6 +260,15 @@ def _face(config: Config, listen: Listen) -> Face:
         auth_mechanisms=mechanisms,
     )
     return Face(server, kind, tls, login)
+
+
+def _tls(config: Config, before: Built | None, keys: Keys) -> ServerTls | None:
+    if not config.tls.is_available:
+        return None
+    kept = before.generation.tls if before else None
+    if kept and kept.settings == config.tls and kept.keys == keys:
+        return kept  # with the tickets by which clients resume their sessions
+    return ServerTls(config.tls, keys)
 
 
 def _links(config: Config, ground: Ground) -> Links:

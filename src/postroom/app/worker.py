@@ -13,7 +13,7 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -30,6 +30,7 @@ from postroom.admin.link import (
     ListenFd,
     Prepare,
     Prepared,
+    Renew,
     ReopenLogs,
     SupervisorLink,
     ToWorker,
@@ -46,7 +47,9 @@ from postroom.limits.shared import SharedCounters
 from postroom.mail.ids import QueueIds
 from postroom.mailbox.stores import open_store
 from postroom.net.clock import read_mono_us, read_now, zone_offset_s
+from postroom.net.keys import Keys
 from postroom.net.listener import Handler, Listener, listen
+from postroom.net.stream import Stream
 from postroom.observe.events import AnyEvent, Lifecycle
 from postroom.observe.history import HistorySink, HistoryWriter
 from postroom.observe.metrics import Metrics
@@ -56,7 +59,9 @@ from postroom.schedule.senders import Senders
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.drop import DropDirectory
+from postroom.services.entrance import PLAIN, learn_client
 from postroom.services.generation import Generation
+from postroom.services.handshake import Guard
 from postroom.services.letter import Desk
 from postroom.services.line import Line, start_line
 from postroom.services.pickup import PickupService
@@ -200,7 +205,7 @@ class _Worker:
         )
         self._ground = ground
         self._built = await asyncio.to_thread(
-            build, job.generation, config, ground, None
+            build, job.generation, config, ground, None, job.keys
         )
         line = await self._open_own_line()
         tools = Tools(
@@ -240,6 +245,7 @@ class _Worker:
             emit=self.emit,
             clock=read_now,
             default_domain=config.mailbox.default_domain or config.hostname,
+            guard=self._guard,
         )
 
     async def _open_own_line(self) -> Line:
@@ -304,13 +310,28 @@ class _Worker:
         name = given.name
         match given.service:
             case "smtp" | "submission" | "lmtp":
-                return lambda stream: self._receive.serve(stream, name)
+                return partial(self._let_in, self._receive.serve, name)
             case "pop3":
-                return lambda stream: self._retrieve.serve(stream, name)
+                return partial(self._let_in, self._retrieve.serve, name)
             case "submit":
                 return self._pickup.serve
             case other:
                 raise ValueError(f"no service is called {other}")
+
+    async def _let_in(
+        self, serve: Callable[[Stream, str], Awaitable[None]], name: str, stream: Stream
+    ) -> None:
+        entrance = self._generation().entrances.get(name, PLAIN)
+        if entrance.proxy is None or await learn_client(
+            stream, entrance, self.emit, read_now
+        ):
+            await serve(stream, name)
+
+    def _guard(self, listener: str) -> Guard | None:
+        generation = self._generation()
+        if not generation.entrances.get(listener, PLAIN).is_encrypted:
+            return None
+        return Guard(generation.tls, self.emit, read_now)
 
     # In force
 
@@ -366,8 +387,10 @@ class _Worker:
 
     async def _do(self, message: ToWorker, link: SupervisorLink) -> None:
         match message:
-            case Prepare(generation, text):
-                await self._prepare(generation, text, link)
+            case Prepare():
+                await self._prepare(message, link)
+            case Renew(keys):
+                self._renew(keys)
             case Commit():
                 self._swap()
             case Abort():
@@ -379,19 +402,30 @@ class _Worker:
             case ReopenLogs():
                 self._log.reopen()
 
-    async def _prepare(self, number: int, text: str, link: SupervisorLink) -> None:
+    async def _prepare(self, wanted: Prepare, link: SupervisorLink) -> None:
+        number = wanted.generation
         try:
-            config = parse(text, self._job.config_path)
+            config = parse(wanted.config_text, self._job.config_path)
             if fixed := unchangeable(self._config, config):
                 raise ValueError(f"only a restart can change {', '.join(fixed)}")
             self._prepared = await asyncio.to_thread(
-                build, number, config, self._ground, self._built
+                build, number, config, self._ground, self._built, wanted.keys
             )
         except (ConfigError, ValueError, OSError) as error:
             return link.send(Cannot(number, str(error)))
         except Exception as error:  # a bug must not end a worker that works
             return link.send(Cannot(number, repr(error)))
         link.send(Prepared(number))
+
+    def _renew(self, keys: Keys) -> None:
+        """Use changed certificates for handshakes from now on."""
+        tls = self._built.generation.tls
+        if tls is None:
+            return
+        try:
+            tls.renew(keys)
+        except ValueError as error:
+            self._tell(f"tls: {error}; the certificates before stay in force", "error")
 
     def _swap(self) -> None:
         prepared, self._prepared = self._prepared, None

@@ -188,7 +188,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 def _with_path(struct: S, keys: tuple[str, ...], base: Path) -> S:
     value = getattr(struct, keys[0])
-    if len(keys) > 1:
+    new: object
+    if isinstance(value, tuple):
+        new = tuple(_with_path(one, keys[1:], base) for one in value)
+    elif len(keys) > 1:
         new = _with_path(value, keys[1:], base)
     else:
         new = value if value in NO_PATHS else str(base / value)

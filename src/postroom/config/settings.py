@@ -15,6 +15,7 @@ from postroom.agents.settings import SmtpAgentSettings
 from postroom.auth.settings import AuthSettings
 from postroom.dns.settings import ResolverSettings
 from postroom.mailbox.settings import MailboxSettings
+from postroom.net.settings import ProxySettings, TlsSettings
 from postroom.observe.settings import HistorySettings, LogSettings
 from postroom.policy.settings import PolicySettings
 from postroom.pop3.settings import Pop3Settings
@@ -36,6 +37,9 @@ Service = Literal["smtp", "submission", "lmtp", "pop3"]
 SMTP_SERVICES = ("smtp", "submission", "lmtp")
 """The services that take mail."""
 
+IMPLICIT_TLS_PORTS = (465, 995)
+"""Where clients begin with TLS (RFC 8314 §3)."""
+
 ListenTls = Literal["auto", "off", "starttls", "required", "implicit"]
 ListenLogin = Literal["auto", "off", "offered", "required"]
 
@@ -52,8 +56,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     tls: ListenTls = "auto"
     """``starttls`` offers it, ``required`` insists on it, ``implicit`` begins with it
-    (ports 465 and 995), ``off`` has none. ``auto``: STARTTLS, where there is a
-    certificate."""
+    (ports 465 and 995), ``off`` has none. ``auto``: where there is a certificate,
+    ``implicit`` on those ports, else ``starttls``; for ``pop3`` elsewhere ``off``."""
 
     login: ListenLogin = "auto"
     """Whether clients log in: ``required`` before they send, ``offered``, or ``off``.
@@ -110,6 +114,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     smtp: ServerSettings = ServerSettings()
     """What the SMTP server puts up with."""
+
+    tls: TlsSettings = TlsSettings()
+    """Encryption: certificates, and what clients may ask for."""
+
+    proxy: ProxySettings = ProxySettings()
+    """Load balancers that say for whom they connect (``proxy = true``)."""
 
     receive: ReceiveSettings = ReceiveSettings()
     """How many may send at once, and how long they may take."""
@@ -179,6 +189,37 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 "smtp.auth_mechanisms: say mechanisms in [auth], and in each "
                 '[[listen]] whether clients log in: login = "offered" or "required"'
             )
+        for one in self.listen:
+            self._check_listen(one)
+
+    def tls_of(self, listen: Listen) -> ListenTls:
+        """Return when sessions of a listener are encrypted: never ``auto``."""
+        if listen.tls != "auto":
+            return listen.tls
+        if not self.tls.is_available:
+            return "off"
+        if listen.port in IMPLICIT_TLS_PORTS:
+            return "implicit"
+        return "off" if listen.service == "pop3" else "starttls"
+
+    def _check_listen(self, listen: Listen) -> None:
+        where = f"listen: {listen.address}"
+        if listen.tls not in ("auto", "off") and not self.tls.is_available:
+            raise ValueError(
+                f'{where} has tls = "{listen.tls}", but there is no certificate: name '
+                "one in [[tls.certificate]] or, for trials, write self_signed = true "
+                "in [tls]"
+            )
+        if listen.service == "pop3" and listen.tls in ("starttls", "required"):
+            raise ValueError(
+                f"{where}: pop3 is encrypted from the start or not at all: write tls = "
+                '"implicit", as a rule on port 995'
+            )
+        if listen.proxy and not self.proxy.networks:
+            raise ValueError(
+                f"{where} has proxy = true, but nobody may use it: name your load "
+                'balancers in [proxy], networks = ["192.0.2.7"]'
+            )
 
 
 PATHS: tuple[tuple[str, ...], ...] = (
@@ -198,6 +239,9 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("auth", "tokens", "ca_file"),
     ("log", "to"),
     ("history", "directory"),
+    ("tls", "certificate", "cert"),
+    ("tls", "certificate", "key"),
+    ("tls", "client_ca"),
 )
 """The settings that are paths; relative ones are taken from the file's directory."""
 

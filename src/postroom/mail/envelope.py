@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
+from postroom.mail.tls import TlsFacts
 
 _NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
@@ -81,6 +82,7 @@ class Origin(msgspec.Struct, frozen=True):
     ``protocol`` is the word of the Received field (``SMTP``, ``ESMTP``, ``ESMTPA``,
     ``local``); ``client_ip`` is empty for local submissions, whose ``login`` is the
     user that called. ``client_name`` is the verified reverse name, empty if none.
+    ``tls`` is what is known of an encrypted session; it is not kept in the queue.
     """
 
     protocol: str = "local"
@@ -90,6 +92,18 @@ class Origin(msgspec.Struct, frozen=True):
     helo: str = ""
     login: str = ""
     listener: str = ""
+    tls: TlsFacts | None = None
+
+
+def protocol_word(origin: Origin) -> str:
+    """Return what a session's protocol is called by now (RFC 3848 §1).
+
+    ``S`` stands for TLS, ``A`` for a login; there are no such words for HELO.
+    """
+    word = origin.protocol.rstrip("SA")
+    if word not in ("ESMTP", "LMTP"):
+        return origin.protocol
+    return f"{word}{'S' if origin.tls else ''}{'A' if origin.login else ''}"
 
 
 class Envelope(msgspec.Struct, frozen=True):

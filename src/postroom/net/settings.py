@@ -1,5 +1,6 @@
 """Settings of encryption, and of the proxies in front of us."""
 
+from ipaddress import ip_network
 from typing import Literal
 
 import msgspec
@@ -100,3 +101,10 @@ class ProxySettings(
         """Check what the types do not."""
         if self.timeout < 1:
             raise ValueError("timeout must be longer than nothing")
+        for text in self.networks:
+            try:
+                ip_network(text)
+            except ValueError as error:
+                raise ValueError(
+                    f'{error}: write "192.0.2.0/24", "2001:db8::/32" or one address'
+                ) from None

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from postroom.agents.agent import Agent
+from postroom.net.keys import ServerTls
 from postroom.policy.chain import Chain
+from postroom.policy.inspection import Inspector
 from postroom.route.drive import Facts
 from postroom.route.router import Router
+from postroom.services.entrance import Entrance
 from postroom.services.face import Face, Kind
 from postroom.services.settings import ReceiveSettings
 from postroom.services.user_rules import USUAL_RULES, UserRules
@@ -30,12 +33,15 @@ SUBMIT_LISTENER = "submit"
 """What the socket of the ``sendmail`` command is called."""
 
 _NO_FACES: Mapping[str, Face] = MappingProxyType({})
+_NO_ENTRANCES: Mapping[str, Entrance] = MappingProxyType({})
 
 
 class Generation(NamedTuple):
     """One set of settings, tables and hooks that belong together.
 
-    ``faces`` are those of the listeners, by name; others show ``server``.
+    ``faces`` are those of the listeners, by name; others show ``server``. So are
+    ``entrances``, where connections begin with anything but the service. ``tls`` is
+    None where no certificate is named.
     """
 
     number: int
@@ -49,6 +55,9 @@ class Generation(NamedTuple):
     tenancy: Tenancy | None = None
     faces: Mapping[str, Face] = _NO_FACES
     user_rules: UserRules = USUAL_RULES
+    inspector: Inspector | None = None
+    entrances: Mapping[str, Entrance] = _NO_ENTRANCES
+    tls: ServerTls | None = None
 
     def face(self, listener: str) -> Face:
         """Return what a listener shows to its clients."""

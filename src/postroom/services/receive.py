@@ -8,6 +8,8 @@ from postroom.mail.envelope import Origin
 from postroom.net.stream import Stream
 from postroom.observe.events import SessionClosed, SessionRefused
 from postroom.services.admission import Admission, TurnedAway
+from postroom.services.face import Tls
+from postroom.services.handshake import Guard
 from postroom.services.reception import Conversation, Tools
 from postroom.services.session import SmtpSession
 
@@ -21,7 +23,8 @@ class ReceiveService:
 
     async def serve(self, stream: Stream, listener: str) -> None:
         """Serve one connection from greeting to end."""
-        counters, receive = self._tools.counters, self._tools.shop.generation().receive
+        counters, generation = self._tools.counters, self._tools.shop.generation()
+        receive = generation.receive
         admission = self._admission
         if admission.settings is not receive:  # another generation is in force
             admission = self._admission = Admission(receive)
@@ -29,17 +32,28 @@ class ReceiveService:
         if isinstance(place, TurnedAway):
             return await self._turn_away(stream, place)
         try:
-            await self.converse(
-                stream,
-                Origin(
-                    protocol="SMTP",
-                    client_ip=stream.peer_ip,
-                    client_port=stream.peer_port,
-                    listener=listener,
-                ),
+            origin = Origin(
+                protocol="SMTP",
+                client_ip=stream.peer_ip,
+                client_port=stream.peer_port,
+                listener=listener,
             )
+            if generation.face(listener).tls is Tls.IMPLICIT:
+                await self._encrypted(stream, origin)
+            else:
+                await self.converse(stream, origin)
         finally:
             admission.leave(counters, place)
+
+    async def _encrypted(self, stream: Stream, origin: Origin) -> None:
+        """Serve a connection that begins with TLS (RFC 8314 §3)."""
+        shop = self._tools.shop
+        generation = shop.generation()
+        guard = Guard(generation.tls, shop.emit, shop.clock)
+        kind = generation.face(origin.listener).kind
+        known = await guard.from_start(stream, kind, origin)
+        if known is not None:
+            await self.converse(stream, known)
 
     async def converse(self, stream: Conversation, origin: Origin) -> None:
         """Run a session over anything that reads and writes, then close it."""

@@ -48,6 +48,7 @@ from postroom.pop3.events import (
 )
 from postroom.pop3.server import ServerConnection
 from postroom.pop3.settings import Pop3Settings
+from postroom.services.handshake import Guard
 from postroom.services.mailbox_reader import MailboxReader
 
 SERVICE = "pop3"
@@ -80,7 +81,10 @@ class Counters(Protocol):
 
 
 class RetrieveTools(NamedTuple):
-    """What every session of this worker works with."""
+    """What every session of this worker works with.
+
+    ``guard`` gives what a listener's connections are encrypted with from the start.
+    """
 
     store: Store
     pool: Executor
@@ -89,6 +93,7 @@ class RetrieveTools(NamedTuple):
     emit: Callable[[AnyEvent], None]
     clock: Callable[[], Now]
     default_domain: str = ""
+    guard: Callable[[str], Guard | None] = lambda _: None
 
 
 class RetrieveService:
@@ -123,6 +128,12 @@ class RetrieveService:
             client_port=stream.peer_port,
             listener=listener,
         )
+        guard = tools.guard(listener)
+        if guard is not None:
+            known = await guard.from_start(stream, SERVICE, origin)
+            if known is None:
+                return
+            origin = known
         began = tools.clock()
         tools.emit(SessionOpened(utc_us=began.utc_us, service=SERVICE, origin=origin))
         session = _Pop3Session(stream, self.settings, tools, origin)

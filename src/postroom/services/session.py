@@ -14,8 +14,16 @@ from postroom.mail.reply import Reply
 from postroom.mail.verdict import Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
 from postroom.policy.session import Connect, Hello
-from postroom.services import asides, chunks, login, tempo, transaction, xclient
-from postroom.services.face import Face
+from postroom.services import (
+    asides,
+    chunks,
+    handshake,
+    login,
+    tempo,
+    transaction,
+    xclient,
+)
+from postroom.services.face import Face, Tls
 from postroom.services.reception import Conversation, Tools
 from postroom.services.talk import Talk
 from postroom.smtp import commands, replies, server
@@ -34,7 +42,9 @@ class SmtpSession:
         origin: Origin,
         face: Face | None = None,
     ) -> None:
-        self._talk = Talk(stream, tools, origin, face)
+        self._talk = talk = Talk(stream, tools, origin, face)
+        is_strict = talk.face.tls is Tls.REQUIRED
+        self._handlers = _ENCRYPTED_HANDLERS if is_strict else _HANDLERS
         self._is_ending = False
 
     @property
@@ -51,6 +61,8 @@ class SmtpSession:
         """Serve until the client or we end it; returns how it ended."""
         try:
             tempo.begin(self._talk)
+            if self._talk.generation.inspector is not None:
+                self._talk.inspect()
             if not await self._greet():
                 return "refused"
             return await self._loop()
@@ -69,6 +81,8 @@ class SmtpSession:
         """Give back what the session holds and throw away a half-taken message."""
         talk = self._talk
         talk.stream.demand(None)  # it knows the session
+        if talk.inspection is not None:
+            talk.inspection.close()
         talk.expect(0)
         if talk.content is not None:
             content, talk.content = talk.content, None
@@ -90,14 +104,14 @@ class SmtpSession:
         return refusal is None
 
     async def _loop(self) -> str:
-        talk = self._talk
+        talk, handlers = self._talk, self._handlers
         connection, stream = talk.core, talk.stream
         receive = talk.generation.receive
         is_fresh = True
         while True:
             event = connection.next_event()
             if event is not None:
-                waiting = _HANDLERS[type(event)](talk, event)
+                waiting = handlers[type(event)](talk, event)
                 if waiting is not None:
                     await waiting
                 if talk.pause_us:
@@ -147,6 +161,8 @@ def _answer_hello(talk: Talk, event: commands.Hello, verdict: Verdict) -> None:
         msgspec.structs.replace(talk.origin, helo=event.domain, protocol=talk.protocol)
     )
     talk.reset()
+    if talk.inspection is not None:
+        talk.inspection.hello(event.domain)
     login.offer(talk)
     talk.core.reply(talk.core.hello_reply(event.verb))
 
@@ -179,6 +195,7 @@ _HANDLERS: dict[type, Callable[[Talk, Any], Awaitable[None] | None]] = {
     server.EndOfChunk: chunks.on_end_of_chunk,
     server.EndOfData: transaction.on_end_of_data,
     commands.Reset: transaction.on_reset,
+    commands.StartTls: handshake.on_starttls,
     commands.Auth: login.on_auth,
     commands.AuthResponse: login.on_response,
     commands.Noop: asides.on_noop,
@@ -193,3 +210,17 @@ _HANDLERS: dict[type, Callable[[Talk, Any], Awaitable[None] | None]] = {
     server.TooManyErrors: _on_too_many_errors,
     server.Closed: _on_closed,
 }
+
+_ENCRYPTED_HANDLERS = _HANDLERS | {
+    kind: handshake.after_tls(_HANDLERS[kind])
+    for kind in (
+        commands.Mail,
+        commands.Auth,
+        commands.Reset,
+        commands.Vrfy,
+        commands.Expn,
+        commands.Help,
+        commands.Etrn,
+    )
+}
+"""Of listeners that insist on TLS (RFC 3207 §4): RCPT and DATA come after MAIL."""

@@ -12,12 +12,13 @@ import msgspec
 from postroom.auth.mechanisms import Mechanism
 from postroom.auth.sasl import Exchange
 from postroom.mail.address import Address
-from postroom.mail.envelope import Envelope, Origin, Recipient
+from postroom.mail.envelope import Envelope, Origin, Recipient, protocol_word
 from postroom.mail.reply import Reply
 from postroom.mail.trace import utf8_protocol
 from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
-from postroom.observe.events import CommandRejected
+from postroom.observe.events import ClientSuspected, CommandRejected
 from postroom.policy.hooks import Phase
+from postroom.policy.inspection import Inspection
 from postroom.policy.session import Session, Subject, in_networks
 from postroom.route.router import Routing
 from postroom.services.content import Content
@@ -120,6 +121,7 @@ class Talk:
         messages: how many were taken.
         bad_recipients: how many were refused for good.
         pause_us: how long the client has to wait for its next answer.
+        inspection: what is being found out about the client; None: nothing is asked.
         hello: how the client has said hello.
         attempt: the login in hand.
         failed_logins: how many have failed so far.
@@ -142,13 +144,17 @@ class Talk:
             is_proxy=_is_proxy(face, origin),
             opened_us=tools.shop.clock().utc_us,
         )
+        self.core.tls = origin.tls is not None
         self.origin = origin
-        self.session = Session(origin=origin, opened_us=tools.shop.clock().utc_us)
+        self.session = Session(
+            origin=origin, tls=self.core.tls, opened_us=tools.shop.clock().utc_us
+        )
         self.transaction: Transaction | None = None
         self.content: Content | None = None
         self.messages = 0
         self.bad_recipients = 0
         self.pause_us = 0
+        self.inspection: Inspection | None = None
         self.hello = Verb.EHLO
         self.attempt: Attempt | None = None
         self.failed_logins = 0
@@ -219,8 +225,48 @@ class Talk:
 
     def is_now(self, origin: Origin) -> None:
         """The client is known better, or otherwise, than before."""
+        word = protocol_word(origin)
+        if word != origin.protocol:
+            origin = msgspec.structs.replace(origin, protocol=word)
+        is_other = origin.client_ip != self.origin.client_ip
         self.origin = origin
-        self.session = msgspec.structs.replace(self.session, origin=origin)
+        self.session = msgspec.structs.replace(
+            self.session, origin=origin, tls=origin.tls is not None
+        )
+        if is_other:
+            self.inspect()
+
+    def inspect(self) -> None:
+        """Begin to find out about the client, as the settings say."""
+        if self.inspection is not None:
+            self.inspection.close()
+            self.inspection = None
+        inspector = self.generation.inspector
+        if inspector is not None and self.face.kind is Kind.SMTP:
+            self.inspection = inspector.begin(self.origin.client_ip)
+
+    async def meet(self, inspection: Inspection) -> None:
+        """Wait for what was found out about the client, and know it from now on."""
+        findings = await inspection.conclude()
+        name = findings.client_name or self.origin.client_name
+        self.origin = msgspec.structs.replace(self.origin, client_name=name)
+        self.session = msgspec.structs.replace(
+            self.session,
+            origin=self.origin,
+            score=findings.score,
+            lists=findings.lists,
+            objection=findings.objection,
+        )
+        for one in findings.against:
+            self.tools.shop.emit(
+                ClientSuspected(
+                    utc_us=self.tools.shop.clock().utc_us,
+                    origin=self.origin,
+                    check=one.check,
+                    detail=one.detail,
+                    action=one.action,
+                )
+            )
 
     def expect(self, messages: int) -> None:
         """Tell the queue whether a message is on its way here."""

@@ -11,19 +11,14 @@ from collections.abc import Callable
 import msgspec
 
 from postroom.mail.now import DAY_US
-from postroom.net.certificates import (
-    CertificateError,
-    covers,
-    expiry_text,
-    make_self_signed,
-    read_client_ca,
-    read_pair,
-)
 from postroom.net.clock import read_now
 from postroom.net.keys import NO_KEYS, Keys, ServerTls
 from postroom.net.settings import CertificateSettings, TlsSettings
 from postroom.supervise.identity import RunAs
+from postroom.supervise.plan import Plan
 
+SELF_SIGNED = "self-signed.pem"
+"""The file in the spool directory with the certificate made for trials."""
 WATCH_S = 2.0
 """How often the files are looked at."""
 
@@ -61,6 +56,12 @@ class Wanted(msgspec.Struct, frozen=True):
         return tuple(path for path in (*found, self.settings.client_ca) if path)
 
 
+def wanted_of(plan: Plan, run_as: RunAs | None) -> Wanted:
+    """Return what a configuration says of keys."""
+    path = f"{plan.spool_directory}/{SELF_SIGNED}"
+    return Wanted(plan.tls, plan.hostname, path, run_as)
+
+
 def read_keys(wanted: Wanted) -> Keys:
     """Read and check all keys.
 
@@ -70,6 +71,9 @@ def read_keys(wanted: Wanted) -> Keys:
     settings = wanted.settings
     if not settings.is_available:
         return NO_KEYS
+    # Loading that library takes a while, and memory: not where nothing is encrypted.
+    from postroom.net.certificates import CertificateError, read_client_ca, read_pair
+
     owners = {0, os.geteuid()} | ({wanted.run_as.uid} if wanted.run_as else set())
     try:
         if settings.self_signed:
@@ -86,6 +90,8 @@ def read_keys(wanted: Wanted) -> Keys:
 
 
 def _make_self_signed(wanted: Wanted) -> None:
+    from postroom.net.certificates import CertificateError, make_self_signed
+
     path, run_as = wanted.self_signed_path, wanted.run_as
     uid, gid = (run_as.uid, run_as.gid) if run_as else (-1, -1)
     try:
@@ -98,6 +104,8 @@ def _make_self_signed(wanted: Wanted) -> None:
 
 def warnings_of(wanted: Wanted, keys: Keys, now_us: int) -> list[str]:
     """Say what is wrong with keys that are used all the same."""
+    from postroom.net.certificates import covers, expiry_text
+
     settings = wanted.settings
     found = []
     if settings.self_signed:
@@ -144,7 +152,7 @@ class Keyring:
     def warn(self) -> None:
         """Tell what is wrong with the keys in force, once a day."""
         now_us = read_now().utc_us
-        if now_us - self._warned_us >= DAY_US:
+        if self.keys.pairs and now_us - self._warned_us >= DAY_US:
             self._warned_us = now_us
             for text in warnings_of(self._wanted, self.keys, now_us):
                 self._tell(text, "warning")
@@ -160,8 +168,9 @@ class Keyring:
             self.warn()
             return None
         self._seen = state
+        wanted = self._wanted
         try:
-            keys = read_keys(self._wanted)
+            keys = read_keys(wanted)
         except KeysError as error:
             if str(error) == self._problem and self._told != self._problem:
                 self._told = self._problem
@@ -169,7 +178,7 @@ class Keyring:
             self._problem = str(error)
             return None
         self._problem = self._told = ""
-        if keys == self.keys:
+        if keys == self.keys or wanted is not self._wanted:
             return None
         self.keys = keys
         self._tell("tls: changed certificates are in force", "info")

@@ -9,6 +9,8 @@ import msgspec
 from postroom.admin.settings import ProcessSettings
 from postroom.config.load import load, parse
 from postroom.config.problems import ConfigError
+from postroom.mail.units import Duration
+from postroom.net.settings import TlsSettings
 from postroom.observe.settings import LogSettings
 
 
@@ -32,7 +34,8 @@ class Listen(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """One configuration as the supervisor sees it.
 
-    ``config_text`` is the file's text as it was read; ``workers`` how many to start.
+    ``config_text`` is the file's text as it was read; ``workers`` how many to start;
+    ``pam_service`` is what the root helper asks, empty for no helper.
     """
 
     config_path: str
@@ -46,6 +49,9 @@ class Plan(msgspec.Struct, frozen=True):
     log: LogSettings = LogSettings()
     drop_directory: str = ""
     mailbox_directory: str = ""
+    pam_service: str = ""
+    pam_timeout: Duration = Duration(0)
+    tls: TlsSettings = TlsSettings()
 
 
 LoadPlan = Callable[[], Plan]
@@ -64,6 +70,7 @@ def changed_in_place(old: Plan, new: Plan) -> list[str]:
         "the number of workers": (old.workers, new.workers),
         "the users and groups": (_identity(old), _identity(new)),
         "the log": (old.log, new.log),
+        "the PAM service": (old.pam_service, new.pam_service),
         "the listening addresses": (_addresses(old), _addresses(new)),
     }
     return [name for name, (before, after) in parts.items() if before != after]
@@ -103,4 +110,7 @@ def load_plan(path: str) -> Plan:
         log=config.log,
         drop_directory=config.drop_directory,
         mailbox_directory=config.mailbox.directory,
+        pam_service=config.auth.pam_service if config.auth.backend == "pam" else "",
+        pam_timeout=config.auth.pam_timeout,
+        tls=config.tls,
     )

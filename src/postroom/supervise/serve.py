@@ -22,6 +22,7 @@ from postroom.supervise.identity import (
     make_directory,
     raise_file_limit,
 )
+from postroom.supervise.keys import Keyring, KeysError, read_keys, wanted_of
 from postroom.supervise.lock import AlreadyRunning, WorkersLock, take_lock
 from postroom.supervise.plan import PLAN_ERRORS, LoadPlan, Plan
 from postroom.supervise.single import RunWorker, run_single
@@ -77,7 +78,12 @@ def serve(
         except OSError as error:
             return _refuse(_unwritable(error), EX_CANTCREAT)
         try:
-            start = _Start(plan, load, run_as, log, notifier)
+            wanted = wanted_of(plan, run_as)
+            keyring = Keyring(wanted, read_keys(wanted), log.tell)
+        except KeysError as error:
+            return _refuse(error, EX_CONFIG)
+        try:
+            start = _Start(plan, load, run_as, log, notifier, keyring)
             return start.run(passed, run_worker, command)
         except BindError as error:
             return _refuse(error, EX_UNAVAILABLE)
@@ -91,6 +97,7 @@ class _Start(NamedTuple):
     run_as: RunAs | None
     log: "_Log"
     notifier: Notifier
+    keyring: Keyring
 
     def run(
         self, passed: list[Passed], run_worker: RunWorker, command: tuple[str, ...]
@@ -103,7 +110,10 @@ class _Start(NamedTuple):
             log.tell(f"starting: {_how_many(plan.workers)}, {_where(sockets)}")
             for hint in _hints(sockets, plan.workers):
                 log.tell(hint)
-            means = Means(sockets, command, self.run_as, log, self.notifier)
+            self.keyring.warn()
+            means = Means(
+                sockets, command, self.run_as, log, self.notifier, self.keyring
+            )
             if plan.workers == 0:
                 become(self.run_as)
                 return run_single(plan, self.load, means, run_worker)

@@ -22,12 +22,15 @@ from postroom.admin.link import (
     Prepare,
     Prepared,
     Ready,
+    Renew,
     ReopenLogs,
     ToWorker,
     decode_to_supervisor,
     encode_message,
 )
 from postroom.net.clock import read_mono_us, read_now
+from postroom.net.keys import Keys
+from postroom.supervise.keys import WATCH_S, KeysError, Wanted, read_keys, wanted_of
 from postroom.supervise.plan import (
     PLAN_ERRORS,
     LoadPlan,
@@ -54,8 +57,11 @@ class _Orders:
         self._log = means.log
         self._notifier = means.notifier
         self._link = link
+        self._keyring = means.keyring
+        self._run_as = means.run_as
         self._generations = count(read_now().utc_us)
         self._prepared: Plan | None = None
+        self._prepared_keys: tuple[Wanted, Keys] | None = None
         # Signal handlers may put into a SimpleQueue; None asks for a reload.
         self._asked: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
 
@@ -82,7 +88,11 @@ class _Orders:
     def give(self) -> None:
         """Give orders until the last one (a thread)."""
         while True:
-            order = self._asked.get() or self._reload()
+            try:
+                order = self._asked.get(timeout=WATCH_S) or self._reload()
+            except queue.Empty:
+                keys = self._keyring.look()
+                order = Renew(keys) if keys is not None else None
             if order is None:
                 continue
             try:
@@ -104,6 +114,8 @@ class _Orders:
                         self._notifier.ready(_STATUS)
                     case Prepared(generation):
                         self.plan = self._prepared or self.plan
+                        if self._prepared_keys is not None:
+                            self._keyring.take(*self._prepared_keys)
                         self._asked.put(Commit(generation))
                         self._log.tell("the new configuration is in force")
                         self._notifier.ready(_STATUS)
@@ -120,8 +132,14 @@ class _Orders:
         if fixed := changed_in_place(self.plan, plan):
             self._refuse(f"only a restart can change {', '.join(fixed)}")
             return None
-        self._prepared = plan
-        return Prepare(self.next_generation(), plan.config_text)
+        wanted = wanted_of(plan, self._run_as)
+        try:
+            keys = read_keys(wanted)
+        except KeysError as error:
+            self._refuse(f"the new configuration is refused: {error}")
+            return None
+        self._prepared, self._prepared_keys = plan, (wanted, keys)
+        return Prepare(self.next_generation(), plan.config_text, keys)
 
     def _refuse(self, why: str) -> None:
         why += "; the configuration in force stays"
@@ -151,6 +169,7 @@ def run_single(plan: Plan, load: LoadPlan, means: Means, run_worker: RunWorker) 
         ),
         link_fd=theirs.detach(),
         heartbeat=plan.process.heartbeat,
+        keys=means.keyring.keys,
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, orders.obey)

@@ -22,6 +22,7 @@ from postroom.admin.link import (
     Prepare,
     Prepared,
     Ready,
+    Renew,
     ReopenLogs,
     ToSupervisor,
     ToWorker,
@@ -30,6 +31,7 @@ from postroom.limits.shared import SharedCounters, map_octets, prepare_map
 from postroom.mail.now import SECOND_US
 from postroom.net.clock import read_mono_us, read_now
 from postroom.supervise.identity import RunAs
+from postroom.supervise.keys import WATCH_S, Keyring, KeysError, read_keys, wanted_of
 from postroom.supervise.plan import (
     PLAN_ERRORS,
     LoadPlan,
@@ -69,6 +71,7 @@ class Means(NamedTuple):
         run_as: the workers' identity, None for our own.
         log: is told what happens.
         notifier: is told how we are.
+        keyring: has the certificates and keys in force.
         workers_fd: the locked file that every worker holds; -1 for none.
     """
 
@@ -77,6 +80,7 @@ class Means(NamedTuple):
     run_as: RunAs | None
     log: Log
     notifier: Notifier
+    keyring: Keyring
     workers_fd: int = -1
 
 
@@ -98,6 +102,7 @@ class Supervisor:
         self._log = means.log
         self._tell = means.log.tell
         self._notifier = means.notifier
+        self._keyring = means.keyring
         self._workers_fd = means.workers_fd
         self._workers: dict[int, Worker] = {}
         self._generations = count(read_now().utc_us)
@@ -117,10 +122,12 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
         pings = loop.create_task(self._ping())
+        watching = loop.create_task(self._watch_keys())
         async with asyncio.TaskGroup() as keepers:
             for number in range(self._plan.workers):
                 keepers.create_task(self._keep(number))
         pings.cancel()
+        watching.cancel()
         if self._swapping is not None:
             self._swapping.cancel()
             await asyncio.wait([self._swapping])
@@ -162,10 +169,11 @@ class Supervisor:
     async def _keep(self, number: int) -> None:
         crashes = 0
         while not self._stopping.is_set():
+            job = self._job(number, crashes)
             try:
                 worker = await start_worker(
                     self._command,
-                    self._job(number, crashes),
+                    job,
                     self._plan.process,
                     self._run_as,
                     self._workers_fd,
@@ -174,6 +182,8 @@ class Supervisor:
                 self._give_up(f"cannot start a worker{self._as_whom()}: {error}")
                 return
             self._workers[number] = worker
+            if self._keyring.keys is not job.keys:  # they have changed meanwhile
+                worker.send(Renew(self._keyring.keys))
             if self._stopping.is_set():
                 worker.send(Drain())
             ended = await worker.wait(self._heard)
@@ -239,6 +249,7 @@ class Supervisor:
             counters_fd=self._counters_fd,
             heartbeat=self._plan.process.heartbeat,
             crashes=crashes,
+            keys=self._keyring.keys,
         )
 
     # Swapping generations: all or none
@@ -263,22 +274,29 @@ class Supervisor:
             return f"the new configuration is refused: {error}"
         if fixed := changed_in_place(self._plan, plan):
             return f"only a restart can change {', '.join(fixed)}"
+        wanted = wanted_of(plan, self._run_as)
+        try:
+            keys = await asyncio.to_thread(read_keys, wanted)
+        except KeysError as error:
+            return f"the new configuration is refused: {error}"
         if not self._is_complete():
             return "not all workers are up: try again"
         generation = next(self._generations)
-        refusals = await self._prepare_all(generation, plan.config_text)
+        prepare = Prepare(generation, plan.config_text, keys)
+        refusals = await self._prepare_all(prepare)
         if refusals:
             self._send_all(Abort(generation))
             return f"a worker cannot take the new configuration: {refusals[0]}"
         self._plan = plan
+        self._keyring.take(wanted, keys)
         self._send_all(Commit(generation))
         self._tell("the new configuration is in force")
         return ""
 
-    async def _prepare_all(self, generation: int, text: str) -> list[str]:
+    async def _prepare_all(self, prepare: Prepare) -> list[str]:
         loop = asyncio.get_running_loop()
         self._answers = {number: loop.create_future() for number in self._workers}
-        self._send_all(Prepare(generation, text))
+        self._send_all(prepare)
         patience_s = self._plan.process.start_timeout.seconds
         await asyncio.wait(self._answers.values(), timeout=patience_s)
         late = f"no answer within {patience_s:g} s"
@@ -290,6 +308,15 @@ class Supervisor:
         answer = self._answers.get(number)
         if answer is not None and not answer.done():
             answer.set_result(why)
+
+    async def _watch_keys(self) -> None:
+        """Put changed certificates in force, but not amid a swap."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._swapping is None or self._swapping.done():
+                keys = await asyncio.to_thread(self._keyring.look)
+                if keys is not None:
+                    self._send_all(Renew(keys))
 
     # How we are
 

@@ -51,6 +51,7 @@ SAID = {
 
 def said(port: int, more: str, smtp: str = "auth_mechanisms = []") -> list[str]:
     text = f'[[listen]]\naddress = "127.0.0.1:{port}"\n{more}\n[smtp]\n{smtp}\n'
+    text += "[tls]\nself_signed = true\n"
     found = listen_findings(parse(text, "/etc/p.toml"))
     return [f"{one.kind}: {one.text}" for one in found]
 
