@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search format corpus crash crash-points bench bench-backlog interop simulate fairness clean setup
+.PHONY: run test check unit search fuzz format corpus crash crash-points bench bench-backlog interop simulate fairness clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -30,7 +30,17 @@ unit: $(READY)
 
 # Looks for counter-examples to the properties: many new ones each time.
 search: $(READY)
-	POSTROOM_EXAMPLES=search $(BIN)/python -m pytest -n 2 --timeout 1800 tests/property
+	POSTROOM_EXAMPLES=search $(BIN)/python -m pytest -n 2 --timeout 1800 tests/property \
+		tests/unit/smtp/test_smtp_smuggled_envelopes.py
+
+# The fuzzers one after another, a minute each; what they find is kept in .fuzz/.
+# FUZZ="--seconds 600 --only commands,sasl" for other times and targets.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fuzz $(FUZZ)
+
+$(VENV)/.fuzz: fuzz/requirements.txt $(READY)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -98,4 +108,4 @@ crash-points: $(READY)
 	$(BIN)/python -m postroom.testing.crash $(CRASH_POINTS)
 
 clean:
-	rm -rf $(VENV) .demo .demo-root .bench .interop .simulate .corpus .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .fuzz .demo .demo-root .bench .interop .simulate .corpus .mypy_cache .ruff_cache .pytest_cache
