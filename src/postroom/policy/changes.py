@@ -11,7 +11,10 @@ from postroom.mail.address import Address
 from postroom.mail.message import Add, Prepend, Remove, Replace
 from postroom.mail.verdict import (
     AddRecipient,
+    Defer,
     Quarantine,
+    RefuseRecipient,
+    Reject,
     RemoveRecipient,
     ReplaceBody,
 )
@@ -83,6 +86,20 @@ def remove_recipient(address: str | Address) -> RemoveRecipient:
         AddressError: the text is no address.
     """
     return RemoveRecipient(_address(address))
+
+
+def refuse_recipient(
+    address: str | Address, verdict: Reject | Defer
+) -> RefuseRecipient:
+    """Do not deliver to this recipient, and tell the client so.
+
+    Only where ``message.answers_each`` says so it can be told for this one alone;
+    elsewhere the message is refused for all.
+
+    Raises:
+        AddressError: the text is no address.
+    """
+    return RefuseRecipient(_address(address), verdict.reply)
 
 
 def quarantine(reason: str) -> Quarantine:

@@ -125,11 +125,16 @@ class Rcpt(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageSubject(msgspec.Struct, frozen=True):
-    """The whole message, after its last octet and before 250 is said."""
+    """The whole message, after its last octet and before 250 is said.
+
+    ``answers_each`` tells that the client takes an answer for each recipient (PRDR,
+    LMTP), so that ``RefuseRecipient`` concerns that recipient alone.
+    """
 
     envelope: Envelope
     message: Message
     size_octets: int
+    answers_each: bool = False
 
 
 class RouteSubject(msgspec.Struct, frozen=True):

@@ -166,7 +166,7 @@ class Content:
                 await self._drop()
                 return refusal
             message = self._completed(message, self.finishing)
-        subject = MessageSubject(envelope, message, message.size)
+        subject = MessageSubject(envelope, message, message.size, self.answers_each)
         verdict = self._generation.chain.decide_now("message", session, subject)
         if not isinstance(verdict, _VERDICTS):
             verdict = await verdict
@@ -209,6 +209,11 @@ class Content:
                 return await self._refuse_all()
             if not routed:
                 return await self._discard("policy discarded every recipient")
+        return await self._keep(changed, envelope, routed)
+
+    async def _keep(
+        self, changed: Changed, envelope: Envelope, routed: Sequence[Routed]
+    ) -> Reply:
         # From here on the body may be the queue's: an attempt to keep it whose end
         # nobody saw must not take it away. What is not kept is an orphan, swept later.
         writer, self._writer = self._writer, None
