@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from postroom.auth.backend import Accounts, Backend, TokenVerifier, UsersFile
 from postroom.auth.introspection import AskedTokens
+from postroom.auth.module import ModuleAccounts
 from postroom.auth.penalties import Penalties
 from postroom.auth.sasl import CheckPassword, Known, Unavailable
 from postroom.auth.stand_in import read_secret
@@ -13,6 +14,8 @@ from postroom.auth.throttle import PasswordChecks, threads_for
 from postroom.auth.tokens import SignedTokens
 from postroom.auth.users import Users
 from postroom.config.settings import Config
+from postroom.helper.client import PamAccounts
+from postroom.helper.requests import SOCKET_NAME
 from postroom.limits.shared import SharedCounters
 from postroom.mail.envelope import Origin
 from postroom.net.clock import read_now
@@ -63,9 +66,17 @@ async def check_login(
 
 
 def _backend(config: Config, users: Users, workers: int, emit: Emit) -> Backend:
-    threads = threads_for(config.auth, os.cpu_count() or 1, max(1, workers))
-    checks = PasswordChecks(users, config.auth, threads, emit, read_now)
-    return UsersFile(users, checks)
+    auth = config.auth
+    threads = threads_for(auth, os.cpu_count() or 1, max(1, workers))
+    match auth.backend:
+        case "users":
+            checks = PasswordChecks(users, auth, threads, emit, read_now)
+            return UsersFile(users, checks)
+        case "pam":
+            path = f"{config.run_directory}/{SOCKET_NAME}"
+            return PamAccounts(path, auth, lambda: users.domains)
+        case "python":
+            return ModuleAccounts(auth, threads)
 
 
 def _tokens(config: Config, emit: Emit) -> TokenVerifier | None:

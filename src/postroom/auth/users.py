@@ -65,6 +65,11 @@ class Users:
         """Let logins be in these domains from now on; they are in lower case."""
         self._domains = frozenset(domains)
 
+    @property
+    def domains(self) -> frozenset[str]:
+        """The domains that logins may be in."""
+        return self._domains
+
     def refresh(self) -> UsersError | None:
         """Read the file if it has changed; to be called from a thread.
 

@@ -1,0 +1,1 @@
+"""The root helper: does for workers the one thing that needs root, asking PAM."""
