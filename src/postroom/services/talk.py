@@ -233,7 +233,10 @@ class Talk:
         self.session = msgspec.structs.replace(
             self.session, origin=origin, tls=origin.tls is not None
         )
-        if is_other:
+        if is_other:  # what was found out was about another
+            self.session = msgspec.structs.replace(
+                self.session, score=0, lists=(), objection=None
+            )
             self.inspect()
 
     def inspect(self) -> None:

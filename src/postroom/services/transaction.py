@@ -12,6 +12,7 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Recipient
 from postroom.mail.reply import Reply
 from postroom.mail.verdict import Discard, Verdict
+from postroom.policy.inspection import Inspection
 from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
@@ -26,6 +27,9 @@ _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later
 
 def on_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     """Begin a transaction, if policy and the disk allow."""
+    inspection = talk.inspection
+    if inspection is not None and inspection.is_due and not talk.origin.login:
+        return _meet_first(talk, inspection, event)
     if user_mail.owes_login(talk):
         talk.core.reply(user_mail.login_first(talk, "MAIL"))
         return None
@@ -34,6 +38,13 @@ def on_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     elif talk.origin.login:
         return _on_users_mail(talk, event)
     return _judge_mail(talk, event)
+
+
+async def _meet_first(talk: Talk, inspection: Inspection, event: commands.Mail) -> None:
+    await talk.meet(inspection)
+    waiting = on_mail(talk, event)
+    if waiting is not None:
+        await waiting
 
 
 async def _on_users_mail(talk: Talk, event: commands.Mail) -> None:
