@@ -13,6 +13,7 @@ from typing import NamedTuple
 from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import Lifecycle
 from postroom.observe.sinks import open_log
+from postroom.supervise.helper import helper_for
 from postroom.supervise.identity import (
     IdentityError,
     RunAs,
@@ -73,6 +74,7 @@ def serve(
             _take_locks(plan, held)
             log = _Log(plan, run_as)
             held.callback(log.close)
+            held.enter_context(helper_for(plan, run_as))
         except AlreadyRunning as error:
             return _refuse(error, EX_UNAVAILABLE)
         except OSError as error:
