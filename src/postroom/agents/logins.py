@@ -51,10 +51,12 @@ class Logins:
 
     Args:
         path: the file; empty: there is none.
+        owners: the users, by number, who may own it; None: root and ourselves.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, owners: frozenset[int] | None = None) -> None:
         self._path = path
+        self._owners = owners or frozenset({0, os.geteuid()})
         self._version: _Version | None = None
         self._logins: dict[str, _Login] = {}
 
@@ -80,7 +82,7 @@ class Logins:
         token = ""
         if login.token_file:
             path = str(Path(self._path).parent / login.token_file)
-            token = _read_text(path, TOKEN_OCTETS_MAX).strip()
+            token = _read_text(path, TOKEN_OCTETS_MAX, self._owners).strip()
             if not token.isprintable() or not token.isascii() or not token:
                 raise LoginsError(f"{path}: holds no token")
         return Secrets(login.user, login.password, token, login.authorize_as)
@@ -91,7 +93,8 @@ class Logins:
         version = _version_of(self._path)
         if version == self._version:
             return
-        self._logins = _parse(self._path, _read_text(self._path, FILE_OCTETS_MAX))
+        text = _read_text(self._path, FILE_OCTETS_MAX, self._owners)
+        self._logins = _parse(self._path, text)
         self._version = version
 
 
@@ -103,7 +106,7 @@ def _version_of(path: str) -> _Version:
     return at.st_ino, at.st_mtime_ns, at.st_size, at.st_mode, at.st_uid
 
 
-def _read_text(path: str, octets_max: int) -> str:
+def _read_text(path: str, octets_max: int, owners: frozenset[int]) -> str:
     """Read a file of secrets, if it is safe.
 
     Raises:
@@ -113,7 +116,7 @@ def _read_text(path: str, octets_max: int) -> str:
         # What is checked is what is read, whoever moves files meanwhile.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(number, "rb") as file:
-            _check_safe(path, os.fstat(file.fileno()))
+            _check_safe(path, os.fstat(file.fileno()), owners)
             data = file.read(octets_max + 1)
     except OSError as error:
         raise LoginsError(f"{path}: cannot be read: {error.strerror}") from None
@@ -125,10 +128,10 @@ def _read_text(path: str, octets_max: int) -> str:
         raise LoginsError(f"{path}: is not UTF-8") from None
 
 
-def _check_safe(path: str, at: os.stat_result) -> None:
+def _check_safe(path: str, at: os.stat_result, owners: frozenset[int]) -> None:
     if not stat.S_ISREG(at.st_mode):
         raise LoginsError(f"{path}: is no regular file")
-    if at.st_uid not in (0, os.geteuid()):
+    if at.st_uid not in owners:
         raise LoginsError(
             f"{path}: holds secrets, but belongs to user id {at.st_uid}: chown it to "
             "the user that the server runs as"

@@ -120,6 +120,10 @@ class TermsBook:
         entry = self._first(_host_keys(host)) or self._entries.get(_ANY)
         return self._terms(entry, part_hop(hop)[1])
 
+    def of_entry(self, entry: Destination) -> Terms:
+        """Return the terms that an entry of the settings makes."""
+        return self._terms(entry, NO_OPTIONS)
+
     def _first(self, keys: list[str]) -> Destination | None:
         for key in keys if self._entries else ():
             if key in self._entries:

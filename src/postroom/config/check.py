@@ -16,6 +16,7 @@ from postroom.config.check_files import (
     users_findings,
 )
 from postroom.config.check_listen import listen_findings
+from postroom.config.check_outbound import outbound_findings
 from postroom.config.check_routes import route_findings
 from postroom.config.findings import Findings, problem, warning
 from postroom.config.load import load
@@ -59,6 +60,7 @@ def run_check(path: str) -> CheckReport:
         *site_findings(config),
         *users_findings(config),
         *route_findings(config),
+        *outbound_findings(config),
     ]
     problems = tuple(one.text for one in found if one.kind == "problem")
     warnings = tuple(one.text for one in found if one.kind == "warning")

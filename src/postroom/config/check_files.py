@@ -65,7 +65,7 @@ def users_findings(config: Config) -> Findings:
         return
     if not users:
         yield warning(f"users_file: {path} has no users: postroom user add NAME")
-    who = _worker(config)
+    who = worker(config)
     if who and found.st_uid != who[0] and not _allows(found, who, 4):
         yield problem(
             f"users_file: {path} cannot be read by {config.process.user}: "
@@ -113,7 +113,7 @@ def _log_findings(config: Config) -> Findings:
     if config.log.to in NO_PATHS:
         return
     directory = Path(config.log.to).parent
-    who = _worker(config)
+    who = worker(config)
     if not directory.is_dir():
         yield problem(f"log.to: {directory} is no directory: make it")
     elif who is None and not os.access(directory, os.W_OK | os.X_OK):
@@ -127,7 +127,7 @@ _Who = tuple[int, frozenset[int]]
 """A user id and the groups it is in."""
 
 
-def _worker(config: Config) -> _Who | None:
+def worker(config: Config) -> _Who | None:
     """Return whom the workers run as, if root starts them."""
     if os.geteuid() != 0 or not config.process.user:
         return None
@@ -146,7 +146,7 @@ def _own_name() -> str:
 
 
 def _may_write(directory: Path, config: Config) -> bool:
-    who = _worker(config)
+    who = worker(config)
     if who is None:
         return os.access(directory, os.W_OK | os.X_OK)
     return _allows(directory.stat(), who, 3)

@@ -242,10 +242,17 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("tls", "certificate", "cert"),
     ("tls", "certificate", "key"),
     ("tls", "client_ca"),
+    ("outbound", "logins_file"),
+    ("outbound", "ca_file"),
+    ("outbound", "certificate"),
+    ("outbound", "certificate_key"),
+    ("outbound", "destination", "ca_file"),
+    ("outbound", "destination", "certificate"),
+    ("outbound", "destination", "certificate_key"),
 )
 """The settings that are paths; relative ones are taken from the file's directory."""
 
-NO_PATHS = frozenset(("", "stdout", "stderr"))
+NO_PATHS = frozenset((None, "", "stdout", "stderr"))
 """Values of those that are no path."""
 
 

@@ -182,7 +182,7 @@ def _versions(demand: TlsDemand) -> tuple[object, ...]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return error.reason or "nothing usable in it"
+        return (error.reason or "nothing usable in it").replace("_", " ").lower()
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -267,7 +267,7 @@ def test_the_log_of_a_server_that_root_starts(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     worker = (os.getuid() + 4711, frozenset({os.getgid() + 4711}))
-    monkeypatch.setattr(check_files, "_worker", lambda config: worker)
+    monkeypatch.setattr(check_files, "worker", lambda config: worker)
     directory = site.path / "log"
 
     def found() -> list[str]:
