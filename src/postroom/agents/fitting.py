@@ -59,7 +59,8 @@ class Fitting:
             utc_us = read_now().utc_us
             if has_expired(envelope, utc_us):
                 return EXPIRED
-            value = msgspec.structs.replace(value, by=by_now(envelope, utc_us))
+            if self._offered.deliver_by or not self._peer.is_final:
+                value = msgspec.structs.replace(value, by=by_now(envelope, utc_us))
         if value.binary and self._binary_demand is not None:
             # it will be converted; what may be left are lines of 8 bits
             value = msgspec.structs.replace(value, binary=False, eight_bit=True)

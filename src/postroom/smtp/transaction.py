@@ -288,13 +288,24 @@ def _needs_utf8(transaction: Transaction, places: Sequence[int]) -> bool:
     return not all([recipients[place].is_ascii for place in places])
 
 
+def _with_delay(notify: str) -> str:
+    """Ask to be told of delays where BY cannot be said (RFC 2852 §4.1.4.2)."""
+    if not notify:
+        return "FAILURE,DELAY"
+    upper = notify.upper()
+    return notify if "NEVER" in upper or "DELAY" in upper else f"{notify},DELAY"
+
+
 def rcpt_line(transaction: Transaction, place: int, offered: Extensions) -> str:
     """Write the RCPT of one recipient (RFC 5321 §4.1.1.3)."""
     line = f"RCPT To:<{transaction.recipients[place].to_text()}>"
-    if transaction.wishes and offered.dsn:
-        wish = transaction.wishes[place]
-        if wish.notify:  # RFC 3461 §5.2.1 (c)
-            line += f" NOTIFY={wish.notify}"
+    if (transaction.wishes or transaction.by) and offered.dsn:
+        wish = transaction.wishes[place] if transaction.wishes else Wish()
+        notify = wish.notify
+        if transaction.by and not offered.deliver_by:
+            notify = _with_delay(notify)
+        if notify:  # RFC 3461 §5.2.1 (c)
+            line += f" NOTIFY={notify}"
         # RFC 6533 §4: outside ASCII only in a transaction with SMTPUTF8
         if wish.orcpt.isascii() and wish.orcpt:  # RFC 3461 §5.2.1 (d)
             line += f" ORCPT={wish.orcpt}"
