@@ -12,11 +12,13 @@ from typing import cast
 
 import msgspec
 
+from postroom.auth.external import read_certificate
 from postroom.auth.mechanisms import MECHANISMS, Mechanism, begin, needs_secrecy
 from postroom.auth.sasl import Answer, Challenge, Ended, Failed, Lost, Proven
 from postroom.mail.address import Address, AddressError
 from postroom.mail.envelope import from_xtext
 from postroom.mail.reply import Reply
+from postroom.net.stream import Stream
 from postroom.observe.events import LoggedIn, LoginFailed
 from postroom.policy.session import Auth
 from postroom.services.logins import Channel, Logins
@@ -32,6 +34,7 @@ _LATER = Reply.of(454, "4.7.0", "Temporary authentication failure, try again lat
 _BARRED = Reply.of(454, "4.7.0", "Too many failed logins, try again later")
 _TOO_MANY = Reply.of(421, "4.7.0", "Too many failed logins, closing connection")
 _NOBODY = "<>"
+_EXPORTER = "tls-exporter"
 
 
 def offer(talk: Talk) -> None:
@@ -81,11 +84,28 @@ def believed(talk: Talk, event: commands.Mail) -> commands.Mail:
 
 def channel_of(talk: Talk) -> Channel:
     """Return what of the connection matters to a login."""
-    client_ip = talk.origin.client_ip
-    session: ssl.SSLObject | None = getattr(talk.stream, "tls", None)
-    if session is None:
+    stream, facts, client_ip = talk.stream, talk.origin.tls, talk.origin.client_ip
+    session = stream.tls if isinstance(stream, Stream) else None
+    if session is None or facts is None:
         return Channel(talk.core.tls, client_ip, {})
-    return Channel(talk.core.tls, client_ip, {})
+    certificate = None
+    if facts.verify == "OK":
+        certificate = read_certificate(session.getpeercert() or {}, facts.fingerprint)
+    return Channel(True, client_ip, _bindings(talk, session), certificate)
+
+
+def _bindings(talk: Talk, session: ssl.SSLObject) -> dict[str, bytes]:
+    """Return the channel bindings that both sides can know, by type."""
+    found = {}
+    tls = talk.generation.tls
+    end_point = tls.end_point(session) if tls else b""
+    if end_point:
+        found["tls-server-end-point"] = end_point  # RFC 5929 §4
+    if _EXPORTER in ssl.CHANNEL_BINDING_TYPES:  # RFC 9266; not before some Python
+        exported = session.get_channel_binding(_EXPORTER)
+        if exported:
+            found[_EXPORTER] = exported
+    return found
 
 
 async def _go_on(talk: Talk, logins: Logins, attempt: Attempt, answer: Answer) -> None:
