@@ -16,7 +16,9 @@ class TlsFacts(msgspec.Struct, frozen=True):
             ``NO``: none came, ``OK``: verified.
         subject: of a verified certificate, ``/O=Example/CN=client.example``.
         issuer: likewise.
-        names: the names and mail addresses it was issued for (RFC 5280 §4.2.1.6).
+        hosts: the host names it was issued for (RFC 5280 §4.2.1.6).
+        emails: the mail addresses, likewise.
+        common_names: those of its subject.
         fingerprint: SHA-256 of the certificate, in hexadecimal.
     """
 
@@ -28,5 +30,7 @@ class TlsFacts(msgspec.Struct, frozen=True):
     verify: str = "NOT"
     subject: str = ""
     issuer: str = ""
-    names: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+    common_names: tuple[str, ...] = ()
     fingerprint: str = ""

@@ -9,6 +9,7 @@ import fcntl
 import os
 import ssl
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -61,10 +62,15 @@ class TlsSession(ssl.SSLObject):
     server_name = ""
 
 
+_EndPoints = WeakKeyDictionary[ssl.SSLContext, bytes]
+
+
 class _Contexts:
     """The contexts of one way to treat clients, by the name that they ask for."""
 
-    def __init__(self, settings: TlsSettings, keys: Keys, *, ask: bool) -> None:
+    def __init__(
+        self, settings: TlsSettings, keys: Keys, end_points: _EndPoints, *, ask: bool
+    ) -> None:
         self._settings, self._keys, self._ask = settings, keys, ask
         self._made: dict[tuple[int, ...], ssl.SSLContext] = {}
         self._by_name = {
@@ -77,11 +83,9 @@ class _Contexts:
             self.default.sni_callback = self._choose
         else:
             self.default.sni_callback = _note
-        self.end_points = {
-            made: bytes.fromhex(keys.pairs[chosen[0]].end_point)
-            for chosen, made in self._made.items()
-            if len(chosen) == 1  # else nobody knows which of them was shown
-        }
+        for chosen, made in self._made.items():
+            if len(chosen) == 1:  # else nobody knows which of them was shown
+                end_points[made] = bytes.fromhex(keys.pairs[chosen[0]].end_point)
 
     def _of(self, chosen: tuple[int, ...]) -> ssl.SSLContext:
         if chosen not in self._made:
@@ -117,6 +121,7 @@ class ServerTls:
         self.keys = NO_KEYS
         self._plain: _Contexts | None = None
         self._asking: _Contexts | None = None
+        self._end_points: _EndPoints = WeakKeyDictionary()
         self.renew(keys)
 
     def renew(self, keys: Keys) -> None:
@@ -127,9 +132,10 @@ class ServerTls:
         """
         plain = asking = None
         if keys.pairs:
-            plain = _Contexts(self.settings, keys, ask=False)
+            known = self._end_points
+            plain = _Contexts(self.settings, keys, known, ask=False)
             if self.settings.client_certificates != "off":
-                asking = _Contexts(self.settings, keys, ask=True)
+                asking = _Contexts(self.settings, keys, known, ask=True)
         self.keys, self._plain, self._asking = keys, plain, asking
 
     def context(self, service: str) -> ssl.SSLContext | None:
@@ -144,10 +150,7 @@ class ServerTls:
 
         Empty where that cannot be told.
         """
-        for contexts in (self._plain, self._asking):
-            if contexts and session.context in contexts.end_points:
-                return contexts.end_points[session.context]
-        return b""
+        return self._end_points.get(session.context, b"")
 
 
 def by_name(pairs: Sequence[KeyPair]) -> dict[str, tuple[int, ...]]:

@@ -210,15 +210,17 @@ def _with_certificate(facts: TlsFacts, session: ssl.SSLObject) -> TlsFacts:
     if der is None:
         return msgspec.structs.replace(facts, verify="NO")
     found: Any = session.getpeercert() or {}
+    names = found.get("subjectAltName", ())
+    subject = found.get("subject", ())
     return msgspec.structs.replace(
         facts,
         verify="OK",  # else the handshake had failed
-        subject=_name_text(found.get("subject", ())),
+        subject=_name_text(subject),
         issuer=_name_text(found.get("issuer", ())),
-        names=tuple(
-            value
-            for kind, value in found.get("subjectAltName", ())
-            if kind in ("DNS", "email")
+        hosts=tuple(value for kind, value in names if kind == "DNS"),
+        emails=tuple(value for kind, value in names if kind == "email"),
+        common_names=tuple(
+            value for part in subject for kind, value in part if kind == "commonName"
         ),
         fingerprint=sha256(der).hexdigest(),
     )

@@ -54,7 +54,7 @@ async def learn_client(
     if not in_networks(stream.peer_ip, settings.networks):
         why = "not a known proxy"
     else:
-        stream.set_deadline(clock().mono_us + settings.timeout)
+        stream.allow(settings.timeout)
         try:
             why = await _read(stream)
         except StreamTimeout:

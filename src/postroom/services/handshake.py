@@ -70,8 +70,7 @@ class Guard(NamedTuple):
     ) -> TlsFacts | None:
         """Do a handshake; None: it failed, and the connection is over."""
         assert self.tls is not None
-        timeout_us = self.tls.settings.handshake_timeout
-        stream.set_deadline(self.clock().mono_us + timeout_us)
+        stream.allow(self.tls.settings.handshake_timeout)
         try:
             await stream.start_tls(context, server_side=True, from_start=from_start)
         except StreamTimeout:
