@@ -6,10 +6,10 @@ many fail is slow for everybody, and locked out for nobody: who only wants to ke
 somebody out could fail on purpose.
 """
 
-from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 from postroom.auth.settings import AuthSettings
+from postroom.limits.clients import client_of
 from postroom.limits.gcra import Rate
 from postroom.mail.units import Duration
 
@@ -61,13 +61,7 @@ class Penalties:
 
 
 def _client_key(client_ip: str) -> str:
-    try:
-        address = ip_address(client_ip)
-    except ValueError:
-        return f"login-client:{client_ip}"
-    if isinstance(address, IPv6Address):
-        return f"login-client:{int(address) >> 64:x}"
-    return f"login-client:{client_ip}"
+    return f"login-client:{client_of(client_ip)}"
 
 
 def _user_key(login: str) -> str:

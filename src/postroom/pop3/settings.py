@@ -21,8 +21,8 @@ class Pop3Settings(
     login_failure_delay: Duration = Duration.from_text("2s")
     """How long the answer to a wrong password is held back."""
     login_failures_per_client: int = 20
-    """Wrong passwords from one address per ``login_failures_period``; the answers to
-    further ones are held back for ``login_failure_delay_max``."""
+    """Wrong passwords from one address (IPv6: one /64) per ``login_failures_period``;
+    the answers to further ones are held back for ``login_failure_delay_max``."""
     login_failures_period: Duration = Duration.from_text("10m")
     """See ``login_failures_per_client``."""
     login_failure_delay_max: Duration = Duration.from_text("20s")

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, assert_never
 
 import msgspec
 
+from postroom.limits.clients import client_of
 from postroom.limits.gcra import Rate
 from postroom.mail.envelope import Origin
 from postroom.mail.now import Now
@@ -288,7 +289,7 @@ class _Pop3Session:
             settings.login_failures_period,
             settings.login_failures_per_client,
         )
-        key = f"{SERVICE}-failures:{self.origin.client_ip}"
+        key = f"{SERVICE}-failures:{client_of(self.origin.client_ip)}"
         is_over = self._tools.counters.hit(key, rate, self._tools.clock().mono_us)
         delay = settings.login_failure_delay
         if is_over:
