@@ -249,7 +249,7 @@ def parser(settings: ServerSettings, *, lmtp: bool) -> Parse:
                 raise Fault(replies.UNKNOWN, "unknown-command")
             return reader(text)
         except Fault as fault:
-            if verb == b"BDAT" and fault.reply.code != 421:
+            if verb.split(b"\t")[0] == b"BDAT" and fault.reply.code != 421:
                 # nobody can tell now where the content ends
                 return refused(line, replies.BDAT_WITHOUT_SIZE, "bdat-without-size")
             return refused(line, fault.reply, fault.rule)

@@ -424,7 +424,8 @@ class ServerConnection:
                 return self._next_of_chunk(arriving)
         if arriving.refusal is not None:
             self._arriving = None
-            if self.state in _TAKES_CHUNKS:  # the message lacks these octets
+            is_known = self._settings.chunking
+            if is_known and self.state in _TAKES_CHUNKS:  # these octets are missing
                 self._chunks = self._chunks or self._new_chunks()
                 self._spoilt = self._spoilt or arriving.refusal.reply
             return self._refuse(arriving.refusal)

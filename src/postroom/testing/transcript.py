@@ -9,7 +9,7 @@ A line of a transcript begins with what it is:
        all lines that are left of a reply
 ``D:`` a line of a message that was accepted, without CRLF, escapes as in ``R:``;
        ``D:`` lines with nothing between are one message, ``D: (empty)`` is one
-       without content
+       without content; a line that ends in ``\z`` has no CRLF behind it
 ``#``  says why; ``# @unknown nosuch@mx.example`` is a rule of ``Site.rule``.
        ``# @stepwise`` keeps the client from sending ahead of replies (STARTTLS)
 ====== ==============================================================================
@@ -91,7 +91,7 @@ class Transcript(msgspec.Struct, frozen=True):
                 raise ValueError(f"{name}, line {number}: not C:, R:, S:, D: or #")
             if match[1] == "D":
                 empty = match[2] == "(empty)"
-                more = b"" if empty else _unescaped(match[2]) + b"\r\n"
+                more = b"" if empty else _content_line(match[2])
                 messages[len(messages) - within :] = [
                     (messages[-1] if within else b"") + more
                 ]
@@ -124,6 +124,12 @@ def _step(letter: str, text: str) -> Step:
     if text == "(closes)":
         return Step(Who.CLIENT_CLOSES, b"")
     return Step(Who.CLIENT, text.encode() + b"\r\n")
+
+
+def _content_line(text: str) -> bytes:
+    if text.endswith("\\z"):
+        return _unescaped(text[:-2])
+    return _unescaped(text) + b"\r\n"
 
 
 def _unescaped(text: str) -> bytes:
