@@ -448,10 +448,11 @@ class ClientConnection:
             self._finish(progress)
             return True
         several = len(places) > 1 and not self._lmtp
-        progress.asks_verdicts = several and self.extensions.prdr
+        asks = progress.asks_verdicts = several and self.extensions.prdr
         self._current = progress
         self._phase = _Phase.RECIPIENTS
-        line = mail_line(progress, self.extensions, places)
+        value, offered = progress.value, self.extensions
+        line = mail_line(value, offered, places, asks_verdicts=asks)
         self._send(line, Verb.MAIL, progress)
         return True
 

@@ -249,12 +249,18 @@ def _unsayable(address: Address, offered: Extensions) -> Reply | None:
     return None
 
 
-def mail_line(progress: Progress, offered: Extensions, places: Sequence[int]) -> str:
+def mail_line(
+    transaction: Transaction,
+    offered: Extensions,
+    places: Sequence[int] = (),
+    *,
+    asks_verdicts: bool = False,
+) -> str:
     """Write MAIL with what the server offered to understand (RFC 5321 §4.1.1.2).
 
-    ``places`` are the recipients that will be named.
+    ``places`` are the recipients that will be named; ``asks_verdicts`` asks for a
+    reply per recipient after the content.
     """
-    transaction = progress.value
     line = f"MAIL From:<{transaction.sender.to_text()}>"
     if transaction.size_octets and offered.size:  # RFC 1870 §5
         line += f" SIZE={transaction.size_octets}"
@@ -275,7 +281,7 @@ def mail_line(progress: Progress, offered: Extensions, places: Sequence[int]) ->
         line += f" BY={transaction.by}"
     if transaction.priority and offered.mt_priority:  # RFC 6710 §4.2
         line += f" MT-PRIORITY={transaction.priority}"
-    if progress.asks_verdicts:  # draft-hall-prdr-00 §4.2
+    if asks_verdicts:  # draft-hall-prdr-00 §4.2
         line += " PRDR"
     return line
 
