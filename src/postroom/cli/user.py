@@ -1,4 +1,4 @@
-"""``postroom user``: adds, changes, removes and lists mail users.
+"""``postroom user``: adds, changes, removes, lists and tests mail users.
 
 Passwords come from a prompt, from standard input, or are generated; never from an
 argument, which other users could see. Errors are one line, exit status 1.
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
+import msgspec
 
-from postroom.auth.credentials import check_password, make_credentials
+from postroom.auth.credentials import Credential, check_password, make_credentials
 from postroom.auth.file import (
     User,
     UsersError,
@@ -25,6 +26,7 @@ from postroom.auth.file import (
     read_users,
     remove_user,
 )
+from postroom.auth.scram import prepare
 from postroom.auth.settings import PASSWORD_OCTETS_MAX, AuthSettings
 from postroom.config.load import default_path, load
 from postroom.config.problems import ConfigError
@@ -62,8 +64,14 @@ def _where(function: F) -> F:
 
 
 def _password_options(function: F) -> F:
-    """Add the options that say where the password comes from."""
+    """Add the options that say where the password comes from and how it is kept."""
     for option in (
+        click.option(
+            "--cram-md5",
+            is_flag=True,
+            help="Keep a secret for CRAM-MD5 too, for old clients; it can be abused "
+            "by who steals the users file.",
+        ),
         click.option(
             "--generate", is_flag=True, help="Make a password up and print it."
         ),
@@ -79,7 +87,7 @@ def _password_options(function: F) -> F:
 
 @click.group()
 def user() -> None:
-    """Add, change, remove and list mail users."""
+    """Add, change, remove, list and test mail users."""
 
 
 @user.command("add")
@@ -92,6 +100,7 @@ def add(
     no_login: bool,
     password_stdin: bool,
     generate: bool,
+    cram_md5: bool,
     config: str | None,
     users_file: str | None,
 ) -> None:
@@ -100,7 +109,7 @@ def add(
     if Path(store.path).exists() and name in _users(store.path):
         _fail(f'{store.path}: there is a user "{name}" already')
     password = None if no_login else _password(name, password_stdin, generate)
-    credentials = make_credentials(password, store.settings) if password else ()
+    credentials = _made(password, store, cram_md5) if password else ()
     _or_fail(lambda: add_user(store.path, User(name, credentials), store.owner))
     _told("added", name, password if generate else None)
 
@@ -113,6 +122,7 @@ def password(
     name: str,
     password_stdin: bool,
     generate: bool,
+    cram_md5: bool,
     config: str | None,
     users_file: str | None,
 ) -> None:
@@ -121,7 +131,7 @@ def password(
     if name not in _users(store.path):
         _fail(f'{store.path}: there is no user "{name}"')
     new = _password(name, password_stdin, generate)
-    made = User(name, make_credentials(new, store.settings))
+    made = User(name, _made(new, store, cram_md5))
     _or_fail(lambda: change_user(store.path, made))
     _told("changed", name, new if generate else None)
 
@@ -144,7 +154,59 @@ def list_users(config: str | None, users_file: str | None) -> None:
     width = max((len(name) for name in users), default=0)
     for name in sorted(users):
         schemes = [one.scheme for one in users[name].credentials]
-        click.echo(f"{name:{width}}  {', '.join(schemes) or 'no login'}")
+        kept = f" (kept: {', '.join(schemes)})" if schemes else ""
+        ways = ", ".join(_mechanisms(users[name])) or "no login"
+        click.echo(f"{name:{width}}  {ways}{kept}")
+
+
+@user.command("test")
+@click.argument("name")
+@click.option(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the password from standard input: its first line.",
+)
+@_where
+def test(
+    name: str, password_stdin: bool, config: str | None, users_file: str | None
+) -> None:
+    """Say whether a password is that of the user NAME; exit status 1 if not."""
+    store, name = _store(config, users_file), _checked(name)
+    if store.settings.backend != "users":
+        _fail(
+            f'auth.backend is "{store.settings.backend}": passwords are not in '
+            f"{store.path}"
+        )
+    found = _users(store.path).get(name)
+    if found is None:
+        _fail(f'{store.path}: there is no user "{name}"')
+    if not found.credentials:
+        _fail(f"{name} has no password: postroom user password {name}")
+    prepared = prepare(_password(name, password_stdin, False, again=False))
+    wrong = [one.scheme for one in found.credentials if not one.matches(prepared)]
+    if len(wrong) == len(found.credentials):
+        _fail(f"this is not the password of {name}")
+    if wrong:
+        _fail(
+            f"the password of {name} is right, but not for {', '.join(wrong)}: set it "
+            f"anew (postroom user password {name})"
+        )
+    click.echo(f"right; {name} can log in by {', '.join(_mechanisms(found))}")
+
+
+def _mechanisms(user: User) -> list[str]:
+    """Return by what a user can log in, as far as the users file is concerned."""
+    schemes = {one.scheme for one in user.credentials}
+    found = ["SCRAM-SHA-256"] if "SCRAM-SHA-256" in schemes else []
+    found += ["PLAIN", "LOGIN"] if schemes else []
+    return found + (["CRAM-MD5"] if "CRAM-MD5" in schemes else [])
+
+
+def _made(password: bytes, store: _Store, cram_md5: bool) -> tuple[Credential, ...]:
+    settings = store.settings
+    if cram_md5:
+        settings = msgspec.structs.replace(settings, cram_md5=True)
+    return make_credentials(password, settings)
 
 
 def _store(config: str | None, users_file: str | None) -> _Store:
@@ -179,7 +241,9 @@ def _checked(name: str) -> str:
     return _or_fail(lambda: check_name(name))
 
 
-def _password(name: str, from_stdin: bool, generate: bool) -> bytes:
+def _password(
+    name: str, from_stdin: bool, generate: bool, *, again: bool = True
+) -> bytes:
     """Get the password from where the options say."""
     if from_stdin and generate:
         _fail("--password-stdin and --generate exclude each other")
@@ -191,7 +255,10 @@ def _password(name: str, from_stdin: bool, generate: bool) -> bytes:
         given = line.rstrip(b"\r\n")
     else:
         text: str = click.prompt(
-            f"Password for {name}", hide_input=True, confirmation_prompt=True, err=True
+            f"Password for {name}",
+            hide_input=True,
+            confirmation_prompt=again,
+            err=True,
         )
         given = text.encode("utf-8", "surrogateescape")
     _or_fail(lambda: check_password(given))

@@ -42,7 +42,10 @@ def test_from_add_to_remove(command: Command) -> None:
     assert command.knows("joe", result.stdout.strip())
     assert command("add", "sales", "--no-login").stdout == "added sales\n"
     listed = command("list").stdout
-    assert listed == "joe    argon2id, SCRAM-SHA-256\nsales  no login\n"
+    assert listed == (
+        "joe    SCRAM-SHA-256, PLAIN, LOGIN (kept: argon2id, SCRAM-SHA-256)\n"
+        "sales  no login\n"
+    )
     result = command("password", "joe", "--password-stdin", given="sécret\r\nmore\n")
     assert result.stdout == "changed joe\n"
     assert command.knows("joe", "sécret")
@@ -61,7 +64,44 @@ def test_the_password_is_asked_for_twice_and_not_shown(command: Command) -> None
 def test_without_a_verifier(command: Command) -> None:
     command.config.write_text(command.config.read_text() + "scram = false\n")
     command("add", "joe", "--generate")
-    assert command("list").stdout == "joe  argon2id\n"
+    assert command("list").stdout == "joe  PLAIN, LOGIN (kept: argon2id)\n"
+
+
+def test_with_a_secret_for_old_clients(command: Command) -> None:
+    given = {"given": "hush\n"}
+    assert (
+        command("add", "joe", "--password-stdin", "--cram-md5", **given).exit_code == 0
+    )
+    assert command.knows("joe", "hush")
+    assert "CRAM-MD5 (kept: argon2id" in command("list").stdout
+    command("password", "joe", "--password-stdin", **given)
+    assert "CRAM-MD5" not in command("list").stdout
+
+
+def test_testing_a_password(command: Command) -> None:
+    def tried(name: str, password: str) -> str:
+        result = command("test", name, "--password-stdin", given=f"{password}\n")
+        assert result.exit_code == (0 if result.stdout else 1)
+        assert password not in result.output
+        return result.stdout or result.stderr
+
+    command("add", "joe", "--password-stdin", given="hush\n")
+    command("add", "sales", "--no-login")
+    right = "right; joe can log in by SCRAM-SHA-256, PLAIN, LOGIN\n"
+    assert tried("joe", "hush") == right
+    assert command("test", "joe", given="hush\n").stdout == right  # asked for once
+    assert "not the password of joe" in tried("joe", "hsh")
+    assert 'no user "ghost"' in tried("ghost", "hush")
+    assert "sales has no password" in tried("sales", "hush")
+    path = Path(command.users_file)
+    before = path.read_text()
+    command("password", "joe", "--password-stdin", given="other\n")
+    other = path.read_text().split("SCRAM-SHA-256$")[1].split()[0]
+    scram = before.split("SCRAM-SHA-256$")[1].split()[0]
+    path.write_text(before.replace(scram, other))
+    assert "right, but not for SCRAM-SHA-256" in tried("joe", "hush")
+    command.config.write_text(command.config.read_text() + 'backend = "pam"\n')
+    assert 'auth.backend is "pam"' in tried("joe", "hush")
 
 
 def test_a_users_file_without_any_configuration(tmp_path: Path) -> None:
