@@ -136,7 +136,7 @@ def parameters(data: bytes) -> None:
 
 def addresses(data: bytes) -> None:
     """An address: read, written, read."""
-    text = data.decode("utf-8", "surrogatepass" if data[:1] == b"!" else "replace")
+    text = data.decode("utf-8", "surrogateescape" if data[:1] == b"!" else "replace")
     try:
         address = Address.from_text(text)
     except AddressError:

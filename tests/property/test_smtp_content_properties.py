@@ -66,3 +66,19 @@ def test_size_limit(lines: list[bytes], sizes: list[int], limit: int) -> None:
     assert reader.problem == (Problem.TOO_LARGE if too_large else None)
     assert reader.size_octets == len(content)
     assert len(got) <= limit
+
+
+@given(st.binary(max_size=60), SIZES, st.integers(1, 30), st.booleans())
+@example(b"x" * 9 + b"\n", [1], 5, False)
+def test_the_same_is_wrong_however_it_is_cut(
+    content: bytes, sizes: list[int], limit: int, fix: bool
+) -> None:
+    readers = []
+    for pieces in ([content + b"\r\n.\r\n"], cut(content + b"\r\n.\r\n", sizes)):
+        reader = ContentReader(40, limit, fix=fix)
+        for piece in pieces:
+            if not reader.ended:
+                reader.read(piece)
+        readers.append(reader)
+    assert readers[0].ended
+    assert readers[0].problem == readers[1].problem

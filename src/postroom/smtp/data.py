@@ -30,6 +30,13 @@ class Problem(StrEnum):
     LINE_TOO_LONG = "line too long"
 
 
+_GRAVITY: Final = {
+    Problem.LINE_TOO_LONG: 1,
+    Problem.BARE_LINE_END: 2,
+    Problem.TOO_LARGE: 3,
+}
+
+
 class ContentReader:
     """Reads the content of one message after 354; without ``dots`` none is doubled."""
 
@@ -119,8 +126,9 @@ class ContentReader:
         return b"" if self.problem else piece
 
     def _fail(self, problem: Problem) -> None:
-        # size is told before all else: no repair of the content would help
-        if self.problem is None or problem is Problem.TOO_LARGE:
+        # The gravest is told, wherever the pieces were cut. Size comes before all else:
+        # no repair of the content would help.
+        if self.problem is None or _GRAVITY[problem] > _GRAVITY[self.problem]:
             self.problem = problem
 
     def _has_long_line(self, piece: bytes) -> bool:

@@ -158,7 +158,7 @@ def _params(text: str) -> tuple[tuple[str, str], ...]:
             raise syntax("Malformed parameter")
         keyword = match[1].upper()
         if keyword in found:
-            raise syntax(f"Parameter {keyword} is given twice")
+            raise syntax(f"Parameter {keyword[:32]} is given twice")
         value = match[2] or ""
         if not value.isascii() and keyword != "ORCPT":
             raise syntax("Malformed parameter")
