@@ -19,7 +19,6 @@ from postroom.smtp.parameters import MailParams
 from postroom.smtp.replies import ReplyReader, wire
 from postroom.smtp.settings import ClientSettings, ServerSettings
 from postroom.smtp.transaction import (
-    Progress,
     Transaction,
     TransactionDone,
     Wish,
@@ -119,7 +118,7 @@ def judge_mail(address: Address, params: MailParams) -> None:
         envid=params.envid,
         utf8=params.smtputf8,
     )
-    line = mail_line(Progress(1, sent), OFFERED, ())
+    line = mail_line(sent, OFFERED)
     back = parser(ALL, lmtp=False)(line.encode())
     assert isinstance(back, Mail), (line, back)
     assert back.address == address
