@@ -16,6 +16,7 @@ from postroom.config.check_files import (
     users_findings,
 )
 from postroom.config.check_listen import listen_findings
+from postroom.config.check_logins import login_findings
 from postroom.config.check_outbound import outbound_findings
 from postroom.config.check_routes import route_findings
 from postroom.config.findings import Findings, problem, warning
@@ -59,6 +60,7 @@ def run_check(path: str) -> CheckReport:
         *directory_findings(config),
         *site_findings(config),
         *users_findings(config),
+        *login_findings(config),
         *route_findings(config),
         *outbound_findings(config),
     ]

@@ -31,7 +31,7 @@ def listen_findings(config: Config) -> Findings:
                 f"listen: {one.address} needs root: ports below {lowest} are reserved "
                 "(or give the program CAP_NET_BIND_SERVICE)"
             )
-        yield from _use_findings(config, one)
+        yield from _use_findings(one)
         if one.service == "pop3" and not ip_address(one.ip).is_loopback:
             yield _pop3_finding(config, one.address)
 
@@ -48,7 +48,7 @@ def _pop3_finding(config: Config, address: str) -> Finding:
     )
 
 
-def _use_findings(config: Config, listen: Listen) -> Iterator[Finding]:
+def _use_findings(listen: Listen) -> Iterator[Finding]:
     """Say where a port is not used as the rest of the world uses it."""
     where, port = listen.address, listen.port
     if port == _SMTP_PORT and listen.service == "lmtp":
@@ -69,7 +69,7 @@ def _use_findings(config: Config, listen: Listen) -> Iterator[Finding]:
             'tls = "implicit"'
         )
     if listen.service == "submission":
-        yield from _submission_findings(config, listen)
+        yield from _submission_findings(listen)
 
 
 def _public_findings(listen: Listen) -> Iterator[Finding]:
@@ -91,17 +91,12 @@ def _public_findings(listen: Listen) -> Iterator[Finding]:
         )
 
 
-def _submission_findings(config: Config, listen: Listen) -> Iterator[Finding]:
+def _submission_findings(listen: Listen) -> Iterator[Finding]:
     where = listen.address
     if listen.login == "off":
         yield warning(
             f"listen: {where}: users are not asked who they are: anybody in "
             "policy.relay_networks may send in any name"
-        )
-    elif not config.smtp.auth_mechanisms:
-        yield problem(
-            f"listen: {where}: users have to log in, but no mechanism is offered: set "
-            "smtp.auth_mechanisms"
         )
 
 

@@ -11,11 +11,6 @@ SAID = {
         'service = "lmtp"',
         "problem: listen: 127.0.0.1:25: LMTP must not be served on port 25",
     ),
-    "users without a mechanism": (
-        587,
-        'service = "submission"\nlogin = "required"',
-        "problem: listen: 127.0.0.1:587: users have to log in, but no mechanism",
-    ),
     "users sent to port 25": (
         25,
         'service = "submission"\nlogin = "off"',
