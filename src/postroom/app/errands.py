@@ -13,6 +13,7 @@ from postroom.admin.listing import MailqForm, mailq_lines
 from postroom.admin.queue import Hands, queue_handlers
 from postroom.admin.requests import HopNow, Ordered
 from postroom.admin.whole import WholeQueue
+from postroom.agents.terms import TermsBook
 from postroom.app.assembly import Built
 from postroom.dns.exchangers import find_exchangers
 from postroom.dns.mx import Exchangers
@@ -328,7 +329,13 @@ async def explain_address(built: Built, address: Address) -> Answer:
 
     generation = built.generation
     router, facts = generation.router, generation.facts
-    lines = await explain(router, facts, address, find_hosts)
+    book = TermsBook(config.outbound)
+
+    def tell_terms(hop: str, host: str) -> str:
+        terms, by_host = book.of_hop(hop)
+        return (book.of_host(hop, host) if host and by_host else terms).told()
+
+    lines = await explain(router, facts, address, find_hosts, tell_terms)
     match await drive(router.classify(address), facts):
         case Unknown():
             exit_code = EX_NOUSER

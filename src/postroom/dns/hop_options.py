@@ -83,7 +83,7 @@ def _read(options: list[str]) -> HopOptions:
             raise _expected(option)
         name, value = _READERS[key](value)
         if name in values:
-            raise ValueError(f'"{option}": said twice')
+            raise ValueError(f'"{option}": write each option once')
         values[name] = value
     return msgspec.convert(values, HopOptions)
 
@@ -114,7 +114,9 @@ def _implicit(value: str) -> tuple[str, str]:
 
 def _login(value: str) -> tuple[str, str]:
     if not _LOGIN.fullmatch(value):
-        raise ValueError(f'"login={value}": name a login of the logins file')
+        raise ValueError(
+            f'"login={value}": write the name of a login of the logins file'
+        )
     return "login", value
 
 

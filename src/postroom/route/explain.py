@@ -5,8 +5,9 @@ asked. Pure, but for what it awaits.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
+from postroom.dns.hop_options import hop_name
 from postroom.dns.mx import Exchangers, Hosts
 from postroom.mail.address import Address
 from postroom.mail.route import Route
@@ -27,6 +28,15 @@ from postroom.route.routing import (
 CHILDREN_SHOWN_MAX = 100
 FindHosts = Callable[[str], Awaitable[Exchangers]]
 """Finds the hosts of a hop, as ``dns.exchangers.find_exchangers`` does."""
+TellTerms = Callable[[str, str], str]
+"""Says in a few words on which terms a hop, or one host of it, is spoken to."""
+
+
+class _Onward(NamedTuple):
+    """What is known beyond routing."""
+
+    find_hosts: FindHosts | None
+    tell_terms: TellTerms | None
 
 
 class Recording:
@@ -63,19 +73,22 @@ async def explain(
     facts: Facts,
     address: Address,
     find_hosts: FindHosts | None = None,
+    tell_terms: TellTerms | None = None,
 ) -> list[str]:
     """Return lines that tell where mail for an address would go, and by which rule.
 
     ``find_hosts`` looks up the hosts of SMTP hops; None: the DNS is not asked.
+    ``tell_terms`` says what is demanded of other hosts.
     """
+    onward = _Onward(find_hosts, tell_terms)
     lines: list[str] = []
     recording = Recording(facts, lines)
     routing = await drive(router.classify(address), recording)
     lines.append(f"{address}: {describe(routing)}")
     if isinstance(routing, LocalAlias):
-        await _explain_alias(router, recording, address, lines, find_hosts)
+        await _explain_alias(router, recording, address, lines, onward)
     elif isinstance(routing, Relay):
-        await _explain_route(routing.route, lines, find_hosts)
+        await _explain_route(routing.route, lines, onward)
     return lines
 
 
@@ -100,7 +113,7 @@ async def _explain_alias(
     facts: Recording,
     address: Address,
     lines: list[str],
-    find_hosts: FindHosts | None,
+    onward: _Onward,
 ) -> None:
     walk = router.walk(address)
     expansion = await drive(walk.chunk(CHILDREN_SHOWN_MAX), facts)
@@ -115,22 +128,27 @@ async def _explain_alias(
         lines.append(f"{child.address}: {describe(child.routing)}")
         if isinstance(child.routing, Relay) and child.route not in hops:
             hops.add(child.route)
-            await _explain_route(child.route, lines, find_hosts)
+            await _explain_route(child.route, lines, onward)
     for problem in expansion.problems:
         lines.append(f"{problem.target}: {problem.status} {problem.text}")
     if expansion.cursor is not None:
         lines.append(f"... and more than {CHILDREN_SHOWN_MAX} in all")
 
 
-async def _explain_route(
-    route: Route, lines: list[str], find_hosts: FindHosts | None
-) -> None:
-    if route.agent != "smtp" or find_hosts is None:
+async def _explain_route(route: Route, lines: list[str], onward: _Onward) -> None:
+    hop, tell_terms = hop_name(route.hop), onward.tell_terms
+    terms = ""
+    if tell_terms is not None and route.agent in ("smtp", "lmtp"):
+        terms = tell_terms(route.hop, "")
+        lines.append(f"  {hop}: {terms}")
+    if route.agent != "smtp" or onward.find_hosts is None:
         return
-    found = await find_hosts(route.hop)
+    found = await onward.find_hosts(hop)
     if not isinstance(found, Hosts):
-        lines.append(f"  {route.hop}: {found.reason}")
+        lines.append(f"  {hop}: {found.reason}")
         return
     for host in found.hosts:
         addresses = ", ".join(host.addresses)
-        lines.append(f"  {route.hop}: {host.preference} {host.name} [{addresses}]")
+        own = "" if tell_terms is None else tell_terms(route.hop, host.name)
+        more = f" ({own})" if own != terms else ""
+        lines.append(f"  {hop}: {host.preference} {host.name} [{addresses}]{more}")

@@ -284,6 +284,19 @@ async def test_explain(text: str, lines: list[str], facts: RouteFacts) -> None:
     assert await explain(router, facts, Address.from_text(text), find_hosts) == lines
 
 
+async def test_explain_tells_on_which_terms(facts: RouteFacts) -> None:
+    def tell_terms(hop: str, host: str) -> str:
+        return f"login {host}" if host else f"TLS as {hop}"
+
+    router = Router(RouteSettings(smart_host="w.test tls=off"), "g.test", OwnNames())
+    address = Address.from_text("joe@x.test")
+    assert await explain(router, facts, address, find_hosts, tell_terms) == [
+        "joe@x.test: agent smtp, hop w.test;tls=off (smart host)",
+        "  w.test: TLS as w.test;tls=off",
+        "  w.test: 10 mx.w.test [127.0.1.2] (login mx.w.test)",
+    ]
+
+
 async def test_explain_alias(facts: RouteFacts) -> None:
     router = Router(RouteSettings(), "gonzo.test", OwnNames())
     lines = await explain(router, facts, Address.from_text("friends"), find_hosts)
