@@ -78,6 +78,8 @@ _ORCPT = re.compile(
     r"[^\x00-\x20()<>@,;:\\\".\[\]\x7f]+;(?:[!-*,-<>-~]|\+[0-9A-F]{2})*"
 )
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+# UTF-8 in the xtext of a type that knows only ASCII: so Postfix writes it
+_UTF8_RUN = re.compile(r"(?:\+[89A-F][0-9A-F])+")
 _NOTIFY_WORDS = frozenset({"SUCCESS", "FAILURE", "DELAY", ""})
 # by-value = by-time ";" by-mode [by-trace] (RFC 2852 §4)
 _BY = re.compile(r"([-+]?[0-9]{1,9});([NR])T?", re.IGNORECASE)
@@ -280,12 +282,26 @@ def _notify(value: str) -> str:
     return value
 
 
+def _escaped(text: str) -> str:
+    """Write what is outside ASCII as EmbeddedUnicodeChar (RFC 6533 §3)."""
+    return _NOT_ASCII.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text)
+
+
+def _from_run(run: re.Match[str]) -> str:
+    return _escaped(bytes.fromhex(run[0].replace("+", "")).decode())
+
+
 def _orcpt(value: str) -> str:
     if not value.isascii():
         if value[:6].lower() != "utf-8;":
             raise syntax("ORCPT outside ASCII needs the type utf-8")
         # RFC 6533 §3: this form is safe also where SMTPUTF8 is not offered
-        value = _NOT_ASCII.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", value)
+        value = _escaped(value)
+    elif value[:7].lower() == "rfc822;" and _UTF8_RUN.search(value):
+        try:
+            value = f"utf-8;{_UTF8_RUN.sub(_from_run, value[7:])}"
+        except UnicodeDecodeError:
+            raise syntax("ORCPT needs UTF-8 outside ASCII") from None
     if not _ORCPT.fullmatch(value) or _UNPRINTABLE.search(value):
         raise syntax("ORCPT needs a type, a semicolon, and xtext")
     if len(value) > ORCPT_CHARS_MAX:
