@@ -21,7 +21,7 @@ from postroom.render.look import Contents, Delimiter, Delimiters, Span, look_thr
 from postroom.render.plan import Inserted, Plan, Stretch, Unconvertible, Way
 from postroom.render.section import Section, Shape, read_section
 
-SECTIONS_MAX: Final = 10_000
+SECTIONS_MAX: Final = 2_000
 """Parts of a message that are looked at one by one."""
 MULTIPARTS_MAX: Final = 100
 """Multiparts of a message."""
@@ -133,6 +133,9 @@ class _Surveyor:
         inner = outer.within(section.boundary)
         found = yield from self._outside(at, inner)
         while found.level == inner.innermost and not found.is_last:
+            if self._sections >= SECTIONS_MAX:
+                found = yield from self._rest(found.after, outer)
+                break
             found = yield from self._part(
                 found.after, inner, depth + 1, in_digest=section.is_digest
             )
@@ -197,6 +200,13 @@ class _Surveyor:
             if found or final or rest or has_separator:
                 return header, len(header) + 2 * has_separator
         return None
+
+    def _rest(self, at: int, outer: Delimiters) -> _Walk:
+        """Leave the rest of a multipart with too many parts as it is."""
+        contents = Contents()
+        found = yield from look_through(at, self._size, outer, contents)
+        self._opaque(contents)
+        return found
 
     def _outside(self, at: int, delimiters: Delimiters) -> _Walk:
         """Walk what belongs to no part: it is shown to nobody."""

@@ -4,6 +4,7 @@ Python's ``email`` is the oracle: parts decode to what they were.
 """
 
 import asyncio
+import contextlib
 from email import message_from_bytes
 from email.message import Message as Parsed
 
@@ -15,7 +16,7 @@ from postroom.mail.message import Message
 from postroom.render.demand import Demand, demand_of, has_long_line, meets
 from postroom.render.look import WINDOW_OCTETS_MIN
 from postroom.render.plan import Unconvertible
-from postroom.render.survey import NESTING_MAX
+from postroom.render.survey import NESTING_MAX, SECTIONS_MAX, survey
 from postroom.smtp.extensions import Extensions
 from postroom.testing.rendering import in_windows
 
@@ -349,7 +350,8 @@ def test_many_parts_are_bounded() -> None:
     part = b"\r\n--b\r\n\r\n\xe4"
     head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
     out = made(head + part * 20_000)
-    assert out.count(b"base64") == 2 * 9_999
+    assert out.count(b"base64") == 2 * (SECTIONS_MAX - 1)
+    assert out.endswith(part * (20_000 - SECTIONS_MAX + 1))
 
 
 def test_a_huge_part_header_is_left_alone() -> None:
@@ -405,3 +407,37 @@ def test_what_is_fit_is_seen_at_once() -> None:
     assert not meets(b"x" * 999, Demand())
     assert not meets(b"\0", Demand())
     assert not meets(b"text\r\n", BINARY_8)
+
+
+# -- work ---------------------------------------------------------------------------
+
+_HEAD = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+HOSTILE = {
+    "lines like delimiters": b"\r\n--bb",
+    "dashes": b"\r\n--",
+    "parts": b"\r\n--b\r\n\r\n\xe4",
+    "multiparts": b"\r\n--b\r\nContent-Type: multipart/x; boundary=c\r\n\r\n--c\r\n",
+    "messages": b"\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\xe4",
+    "fields": b"\r\n--b\r\n" + b"a: b\r\n" * 200 + b"\r\n\xe4",
+    "closed again and again": b"\r\n--b--",
+    "one line": b"x" * 100 + b"\xe4",
+    "line ends": b"\r\n\xe4",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_work_grows_with_the_message_only(name: str) -> None:
+    """At most 2.2 times as many windows are looked at for twice the message."""
+    looked: list[int] = []
+    for octets in (400_000, 800_000):
+        body = HOSTILE[name] * (octets // len(HOSTILE[name]))
+        looking = survey(_HEAD, True, len(body), SEVEN, BY)
+        count = 0
+        with contextlib.suppress(StopIteration):
+            span = next(looking)
+            while True:
+                window = body[span.offset : span.offset + span.octets]
+                count += 1
+                span = looking.send(window)
+        looked.append(count)
+    assert looked[1] <= looked[0] * 2.2 + 2
