@@ -19,6 +19,7 @@ from postroom.config.check_listen import listen_findings
 from postroom.config.check_logins import login_findings
 from postroom.config.check_outbound import outbound_findings
 from postroom.config.check_routes import route_findings
+from postroom.config.check_tls import tls_findings
 from postroom.config.findings import Findings, problem, warning
 from postroom.config.load import load
 from postroom.config.problems import ConfigError
@@ -59,6 +60,7 @@ def run_check(path: str) -> CheckReport:
         *_space_findings(config),
         *directory_findings(config),
         *site_findings(config),
+        *tls_findings(config),
         *users_findings(config),
         *login_findings(config),
         *route_findings(config),

@@ -32,7 +32,8 @@ def listen_findings(config: Config) -> Findings:
                 "(or give the program CAP_NET_BIND_SERVICE)"
             )
         yield from _use_findings(one)
-        if one.service == "pop3" and not ip_address(one.ip).is_loopback:
+        is_clear = config.tls_of(one) != "implicit"
+        if one.service == "pop3" and is_clear and not ip_address(one.ip).is_loopback:
             yield _pop3_finding(config, one.address)
 
 
