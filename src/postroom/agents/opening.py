@@ -72,6 +72,10 @@ _INITIAL_OCTETS_MAX = 360
 command line (RFC 4954 §4)."""
 
 
+_NOT_BOUND = frozenset({501, 504, 535})
+"""Codes by which a host may say that it cannot bind a login in our way."""
+
+
 class Kit(msgspec.Struct, frozen=True):
     """What all connections of an agent share. ``emit`` takes events for the log."""
 
@@ -312,23 +316,31 @@ class Opening:
             self._tell_login("", "", str(unusable))
             text = f"The login for {self.peer.label} cannot be used on this system"
             return Deferred("4.3.5", text, hop_failed=True)
-        link = self._link()
-        terms = self._terms
-        mechanism = choose(
-            ours, terms.auth_mechanisms, link, in_clear=terms.auth_in_clear
-        )
-        if not mechanism:
-            offered = " ".join(link.offered) or "no AUTH"
-            hint = "" if link.is_tls else ", without TLS"
-            text = f"offers no login that we may use ({offered}{hint})"
-            self._tell_login(ours.user, "", text)
-            text = f"{self.peer.label} {text}"
-            return Deferred("4.7.4", text, self.peer.text, hop_failed=True)
-        nonce = secrets.token_urlsafe(24)
-        failed = await self._prove(mechanism, exchange(mechanism, ours, link, nonce))
-        error = "" if failed is None else failed.text
-        self._tell_login(ours.user, mechanism, error)
-        return failed
+        link, terms = self._link(), self._terms
+        allowed, failed = terms.auth_mechanisms, None
+        while True:
+            mechanism = choose(ours, allowed, link, in_clear=terms.auth_in_clear)
+            if not mechanism:
+                return failed or self._no_mechanism(ours.user, link)
+            nonce = secrets.token_urlsafe(24)
+            failed = await self._prove(
+                mechanism, exchange(mechanism, ours, link, nonce)
+            )
+            self._tell_login(ours.user, mechanism, failed.text if failed else "")
+            # Some hosts bind only by tls-exporter (RFC 9266), which our TLS library
+            # does not have. Where the certificate was verified, that is no loss.
+            may_bind_less = mechanism.endswith("-PLUS") and terms.tls == "verified"
+            if not (may_bind_less and failed and failed.code in _NOT_BOUND):
+                return failed
+            allowed = tuple(name for name in allowed if name != mechanism)
+
+    def _no_mechanism(self, user: str, link: Link) -> Deferred:
+        offered = " ".join(link.offered) or "no AUTH"
+        hint = "" if link.is_tls else ", without TLS"
+        text = f"offers no login that we may use ({offered}{hint})"
+        self._tell_login(user, "", text)
+        text = f"{self.peer.label} {text}"
+        return Deferred("4.7.4", text, self.peer.text, hop_failed=True)
 
     def _link(self) -> Link:
         tls = self._stream.tls

@@ -36,6 +36,7 @@ class Place(NamedTuple):
 
     Attributes:
         destination: the names of its hosts and their port.
+        pool: the name of its connections: no others have the same terms.
         terms: those of the hop.
         by_host: whether single hosts may have terms of their own.
         is_strict: whether mail waits at some host rather than go in the clear.
@@ -44,17 +45,12 @@ class Place(NamedTuple):
     """
 
     destination: str
+    pool: str
     terms: Terms
     by_host: bool
     is_strict: bool
     is_here: bool
     until_us: int
-
-    @property
-    def pool(self) -> str:
-        """The name of its connections: no others have the same terms."""
-        key = self.terms.key
-        return f"{self.destination};{key}" if key else self.destination
 
 
 class Ways:
@@ -108,7 +104,9 @@ class Ways:
             del self._known[next(iter(self._known))]
         until_us = read_mono_us() + self._settings.found_kept
         is_here = self._lmtp and all(_is_here(peer) for peer in peers)
-        place = Place(destination, terms, by_host, is_strict, is_here, until_us)
+        key = terms.key
+        pool = f"{destination};{key}" if key else destination
+        place = Place(destination, pool, terms, by_host, is_strict, is_here, until_us)
         self._known[hop] = place
         return place
 

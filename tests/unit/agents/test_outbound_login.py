@@ -152,6 +152,33 @@ async def test_scram_bound_to_the_channel(
     assert sender.told(LoggedInElsewhere)[0].mechanism == "SCRAM-SHA-256-PLUS"
 
 
+@pytest.mark.parametrize("level", ["required", "verified"])
+async def test_a_host_that_binds_otherwise(
+    authority: Authority, logins_file: str, level: str
+) -> None:
+    """It knows PLUS, but not our binding: only a verified host may do without."""
+    answers = offering("SCRAM-SHA-256 SCRAM-SHA-256-PLUS")
+    known = judge(accounts())
+
+    def other(mechanism: str, responses: list[bytes]) -> bytes:
+        return WRONG if mechanism.endswith("-PLUS") else known(mechanism, responses)
+
+    host = Host(answers, tls=authority.server_context(MX), judge=other)
+    async with running(host):
+        sender = Sender(
+            host,
+            logins_file=logins_file,
+            login="relay",
+            tls=level,
+            ca_file=authority.ca_file,
+        )
+        outcome = await sender.send()
+        await sender.aclose()
+    assert isinstance(outcome, Delivered if level == "verified" else Deferred)
+    tried = [event.mechanism for event in sender.told(LoggedInElsewhere)]
+    assert tried == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"][: len(tried)]
+
+
 async def test_external_by_our_certificate(
     authority: Authority, logins_file: str
 ) -> None:
