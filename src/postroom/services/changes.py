@@ -71,8 +71,10 @@ async def apply_changes(
                 if routing.kind != "unknown" and not there:
                     routed.append(Routed(Recipient(address), routing.to_route()))
             case RefuseRecipient(address, reply):
-                routed = [r for r in routed if r.recipient.address != address]
-                refused.setdefault(address, reply)
+                kept = [r for r in routed if r.recipient.address != address]
+                if len(kept) < len(routed):
+                    refused[address] = reply
+                routed = kept
             case RemoveRecipient(address):
                 routed = [r for r in routed if r.recipient.address != address]
             case Quarantine(reason):
