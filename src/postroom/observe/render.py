@@ -221,6 +221,7 @@ def _session(event: SessionOpened | SessionRefused | SessionClosed) -> str:
                 "foreign": "another protocol from",
                 "session_timeout": "session too long, from",
                 "data_rate_min": "content too slow from",
+                "idle_commands_max": "too many idle commands from",
                 "bad_recipients_max": "too many bad recipients from",
                 "pipelining_ahead": "improper pipelining from",
             }.get(event.how, "disconnect from")

@@ -16,6 +16,7 @@ _NOT_NEGATIVE = (
     "sessions_per_ipv4_24_max",
     "data_rate_min",
     "bad_recipients_free",
+    "idle_commands_max",
     "bad_recipients_max",
 )
 
@@ -47,6 +48,10 @@ class ReceiveSettings(
     pipelining_ahead: Literal["allow", "refuse"] = "allow"
     """Whether a client may send commands behind HELO or EHLO without waiting for the
     answer; ``refuse``: 421 4.7.0. RFC 2920 §3.1 forbids it, some real clients do."""
+    idle_commands_max: int = 100
+    """Commands of a session that move no mail (NOOP, RSET, VRFY, EXPN, HELP, ETRN, a
+    hello) without a message accepted between them; one more is answered by 421 4.7.0
+    and the session ends. 0: no limit."""
     session_timeout: Duration = Duration.from_text("2h")
     """How long a session may last in all; then 421 4.4.2. 0: as long as it likes."""
     data_rate_min: int = 100

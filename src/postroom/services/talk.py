@@ -121,6 +121,8 @@ class Talk:
         messages: how many were taken.
         bad_recipients: how many were refused for good.
         pause_us: how long the client has to wait for its next answer.
+        idle_commands: how many commands have come that move no mail, since ``messages``
+            was ``idle_from``.
         inspection: what is being found out about the client; None: nothing is asked.
         hello: how the client has said hello.
         attempt: the login in hand.
@@ -154,6 +156,8 @@ class Talk:
         self.messages = 0
         self.bad_recipients = 0
         self.pause_us = 0
+        self.idle_commands = 0
+        self.idle_from = 0
         self.inspection: Inspection | None = None
         self.hello = Verb.EHLO
         self.attempt: Attempt | None = None

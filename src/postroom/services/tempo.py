@@ -8,6 +8,9 @@ Clients of ``receive.exempt_networks`` are let alone, and so are LMTP and ``send
 -bs``, whose clients are known.
 """
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from postroom.mail.reply import Reply
 from postroom.net.demand import Demand
 from postroom.net.stream import StreamOverstayed, StreamTimeout, StreamTooSlow
@@ -17,10 +20,13 @@ from postroom.services.talk import Talk
 
 _EARLY = Reply.of(554, "5.5.1", "You have to wait for the greeting")
 _BAD_RECIPIENTS = Reply.of(421, "4.7.0", "Too many bad recipients, closing connection")
+_IDLE = Reply.of(421, "4.7.0", "Too many commands without a message")
 _AHEAD = Reply.of(421, "4.7.0", "Improper use of command pipelining")
 _TIMEOUT = Reply.of(421, "4.4.2", "Timeout waiting for the client")
 _OVERSTAYED = Reply.of(421, "4.4.2", "The session has lasted too long")
 _TOO_SLOW = Reply.of(421, "4.4.2", "The content comes too slowly")
+
+Handler = Callable[[Talk, Any], Awaitable[None] | None]
 
 _KNOWN = frozenset((Kind.LOCAL, Kind.LMTP))
 
@@ -95,6 +101,28 @@ def recipient_refused(talk: Talk, reply: Reply) -> Reply:
     if delay_us > 0:
         talk.pause_us = min(delay_us, receive.bad_recipient_delay_max)
     return reply
+
+
+def counted(handler: Handler) -> Handler:
+    """Return a handler of a command that moves no mail, which may come so often only.
+
+    NOOP, RSET and their like keep a session alive for as long as a client wishes, or
+    try names out.
+    """
+
+    def handle(talk: Talk, event: Any) -> Awaitable[None] | None:
+        if talk.idle_from != talk.messages:  # a message was taken since
+            talk.idle_from, talk.idle_commands = talk.messages, 0
+        talk.idle_commands += 1
+        idle_max = talk.generation.receive.idle_commands_max
+        if not 0 < idle_max < talk.idle_commands or is_free(talk):
+            return handler(talk, event)
+        talk.rejected(event.verb, "", _IDLE, "idle_commands_max")
+        talk.leaving = "idle_commands_max"
+        talk.core.reply(_IDLE)
+        return None
+
+    return handle
 
 
 async def pause(talk: Talk) -> None:

@@ -21,6 +21,7 @@ from postroom.route.questions import ALIASES, ROUTES
 from postroom.route.router import Router
 from postroom.route.settings import RouteSettings
 from postroom.services.receive import ReceiveService
+from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
 from postroom.testing.conversation import ListConversation
 from postroom.testing.workbench import HOST, Aliases, Bench, Plan, bench
@@ -30,6 +31,7 @@ STRANGER = Origin(protocol="SMTP", client_ip="203.0.113.9", listener="in")
 OURS = ("sub.gonzo.test", "münchen.test")
 ADDRESSES = ("192.0.2.25", "2001:db8::25")
 PATIENT = ServerSettings(errors_max=1000)
+BORNE = ReceiveSettings(bad_recipients_max=0)
 
 
 def table(name: str) -> dict[str, bytes]:
@@ -108,7 +110,7 @@ def test_the_table_is_large_enough() -> None:
 
 @pytest.mark.parametrize("settings", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
 async def test_no_spelling_relays(settings: RouteSettings) -> None:
-    async with bench(Plan(server=PATIENT)) as b:
+    async with bench(Plan(server=PATIENT, receive=BORNE)) as b:
         configured(b, settings)
         codes = await replies_to(b, SPELLINGS)
         assert {name: code for name, code in codes.items() if code < 400} == {}
@@ -141,7 +143,7 @@ TRICKS = {
 @pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS.keys())
 async def test_no_trick_relays(trick: dict[str, str]) -> None:
     server = msgspec.structs.replace(PATIENT, auth_mechanisms=("PLAIN",))
-    async with bench(Plan(server=server)) as b:
+    async with bench(Plan(server=server, receive=BORNE)) as b:
         configured(b, CONFIGURATIONS["default"])
         codes = await replies_to(b, SPELLINGS, **trick)
         assert {name: code for name, code in codes.items() if code < 500} == {}
@@ -150,7 +152,7 @@ async def test_no_trick_relays(trick: dict[str, str]) -> None:
 
 async def test_a_good_recipient_opens_no_door() -> None:
     """Foreign ones beside a good one are refused all the same; only he gets it."""
-    async with bench(Plan(server=PATIENT)) as b:
+    async with bench(Plan(server=PATIENT, receive=BORNE)) as b:
         configured(b, CONFIGURATIONS["default"])
         codes = await replies_to(b, {"good": b"<joe@gonzo.test>"} | SPELLINGS)
         assert [name for name, code in codes.items() if code < 500] == ["good"]

@@ -292,6 +292,41 @@ async def test_who_may_send_commands_together(
         assert said.codes == ["220", "250", "250 2.1.0", "221 2.0.0"]
 
 
+# Commands that move no mail
+
+
+@pytest.mark.parametrize(
+    "line", ["NOOP", "RSET", "VRFY joe", "EXPN joe", "HELP", "EHLO c.test"]
+)
+async def test_a_session_is_not_kept_alive_for_ever(line: str) -> None:
+    async with bench(limits(idle_commands_max=4)) as b:
+        said = await talk(b, "EHLO c.test\n", *[f"{line}\n"] * 9)
+        assert len(said.codes) == 6
+        assert said.codes[-1] == "421 4.7.0"
+        assert how(b) == "idle_commands_max"
+        assert rules(b)[-1] == "idle_commands_max"
+
+
+LETTER = "MAIL FROM:<ann@c.test>\nRCPT TO:<joe@gonzo.test>\nDATA\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        pytest.param({}, ["RSET\nNOOP\n", LETTER, "x\n.\n"] * 4, id="messages"),
+        pytest.param(FREE, ["NOOP\n"] * 9, id="exempt"),
+        pytest.param({"idle_commands_max": 0}, ["NOOP\n"] * 999, id="no-limit"),
+    ],
+)
+async def test_whose_idle_commands_are_borne(
+    settings: dict[str, Any], pieces: list[str]
+) -> None:
+    async with bench(limits(**{"idle_commands_max": 3, **settings})) as b:
+        b.agents["mailbox"].gate.clear()
+        await talk(b, "EHLO c.test\n", *pieces, "QUIT\n")
+        assert how(b) == "quit"
+
+
 # Other protocols
 
 
