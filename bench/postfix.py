@@ -118,21 +118,24 @@ maillog_file_prefixes = {self._folder}
         (self._etc / "master.cf").write_text("\n".join(lines) + "\n")
 
     def _make_queue(self) -> None:
-        spool = self._folder / "spool"
         owner = pwd.getpwnam("postfix").pw_uid
-        drop = grp.getgrnam("postdrop").gr_gid
-        for name in _OWNED:
-            (spool / name).mkdir(parents=True, mode=0o700)
-            os.chown(spool / name, owner, 0)
-        for name, mode in (("maildrop", 0o1730), ("public", 0o710)):
-            (spool / name).mkdir()
-            os.chown(spool / name, owner, drop)
-            (spool / name).chmod(mode)
-        (spool / "pid").mkdir()
+        make_queue(self._folder / "spool", owner, grp.getgrnam("postdrop").gr_gid)
         (self._folder / "data").mkdir()
         os.chown(self._folder / "data", owner, owner)
         self.log.touch()
         os.chown(self.log, owner, owner)
+
+
+def make_queue(spool: Path, owner: int, drop: int) -> None:
+    """Make the directories of a queue, for a user and the group of ``postdrop``."""
+    for name in _OWNED:
+        (spool / name).mkdir(parents=True, mode=0o700)
+        os.chown(spool / name, owner, 0)
+    for name, mode in (("maildrop", 0o1730), ("public", 0o710)):
+        (spool / name).mkdir()
+        os.chown(spool / name, owner, drop)
+        (spool / name).chmod(mode)
+    (spool / "pid").mkdir()
 
 
 def _ensure_users() -> None:

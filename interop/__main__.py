@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.packages import BenchError, unpack
@@ -27,10 +27,15 @@ from interop.clients import CLIENTS, PACKAGES, set_node_path
 from interop.inbound import run_clients
 from interop.jobs import HOST, Keys
 from interop.keys import Authority, make_token
-from interop.ours import receiving
+from interop.ours import Ours, receiving
+from interop.outbound import FROM_PEER, TO_PEER, back, front, run_peer
+from interop.peers import BACK, BACK_IP, FRONT, FRONT_IP, PEERS, Peer, Place
 from interop.rows import Mark, Row, counts, matrix, tell, write_report
 from interop.view import View
+from postroom.testing.background import Background
 from postroom.testing.host import HostError
+from postroom.testing.nameserver import NameServer
+from postroom.testing.zone import Zone
 
 EX_UNAVAILABLE = 69
 NODEMAILER = "nodemailer@7.0.10"
@@ -66,6 +71,8 @@ def main() -> int:
 def _outside(console: Console, folder: Path) -> int:
     """Fetch what is needed, then go on in a network of our own."""
     unpack(folder / "clients", PACKAGES, lacking_only=True)
+    for peer in PEERS:
+        unpack(folder / "peers" / peer.key, peer.packages)
     _fetch_nodemailer(console, folder / "npm")
     os.environ[INSIDE] = "1"
     words = ["unshare", "--net", sys.executable, "-m", "interop", *sys.argv[1:]]
@@ -105,7 +112,15 @@ class _Run:
         """Try everything, print the tables, write the report."""
         _raise_loopback()
         authority = Authority(self._folder / "keys")
-        self._clients(authority)
+        with Background() as background:
+            zone = Zone()
+            server = NameServer(zone, "127.0.0.1:53")
+            background.run(server.start())
+            try:
+                self._clients(authority)
+                self._peers(authority, zone)
+            finally:
+                background.run(server.aclose())
         return self._conclude()
 
     def _clients(self, authority: Authority) -> None:
@@ -132,11 +147,62 @@ class _Run:
         finally:
             ours.stop()
 
+    def _peers(self, authority: Authority, zone: Zone) -> None:
+        chosen = [one for one in PEERS if not self._only or one.name in self._only]
+        if not chosen:
+            return
+        names = {FRONT: FRONT_IP, BACK: BACK_IP}
+        for number, one in enumerate(PEERS):
+            names[f"mx.{one.key}.test"] = f"127.0.9.{number + 1}"
+        for name, ip in names.items():
+            zone.add(f"{name} A {ip}")
+        keys = [one.key for one in PEERS]
+        for name in ("front", "back"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        first = front(self._folder / "front", authority, keys)
+        second = back(self._folder / "back", authority, keys)
+        try:
+            first.start()
+            second.start()
+            for one in chosen:
+                self._peer(one, authority, names, first, second)
+        finally:
+            first.stop()
+            second.stop()
+
+    def _peer(
+        self,
+        kind: type[Peer],
+        authority: Authority,
+        names: dict[str, str],
+        first: Ours,
+        second: Ours,
+    ) -> None:
+        name = f"mx.{kind.key}.test"
+        folder = self._folder / "peers" / kind.key
+        view = View(folder / "view", folder / "root", names, name)
+        certificate, key = authority.certify(name)
+        peer = kind(Place(names[name], view, certificate, key, authority.ca))
+        try:
+            peer.start()
+            self._note_version(peer.name, view, peer.version)
+            for row in run_peer(peer, first, second, self._folder / "letters"):
+                self._add(row)
+        except (BenchError, OSError) as error:
+            why = f"it does not start: {error}; {peer.log()[-500:]}"
+            for group in (TO_PEER, FROM_PEER):
+                self._add(Row(group, peer.name, "start", Mark.FAILED, why))
+        finally:
+            peer.stop()
+
     def _note_versions(self, view: View) -> None:
         for client in CLIENTS:
-            done = view.run(client.version)
-            lines = done.stdout.decode(errors="replace").splitlines() or [""]
-            self._versions.append(f"{client.name}: {lines[0]}")
+            self._note_version(client.name, view, client.version)
+
+    def _note_version(self, name: str, view: View, command: Sequence[str]) -> None:
+        done = view.run(command)
+        lines = done.stdout.decode(errors="replace").splitlines() or [""]
+        self._versions.append(f"{name}: {lines[0]}")
 
     def _add(self, row: Row) -> None:
         self._rows.append(row)
@@ -184,7 +250,7 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         default=[],
-        help="some of: " + ", ".join(client.name for client in CLIENTS),
+        help="some of: " + ", ".join(one.name for one in (*CLIENTS, *PEERS)),
     )
     parser.add_argument("--directory", type=Path, default=Path(".interop"))
     return parser.parse_args()

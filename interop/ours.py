@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interop.jobs import HOST, PASSWORD, USER
 from interop.keys import AUDIENCE, ISSUER
-from postroom.testing.host import Host
+from postroom.testing.host import Host, HostError
 
 ARRIVAL_S_MAX = 30.0
 _COMMON = """\
@@ -23,7 +23,7 @@ reserve_octets = "1MiB"
 [mailbox]
 path = "mail/{{user}}"
 [dns]
-nameservers = ["127.0.0.1:5353"]
+nameservers = ["127.0.0.1:53"]
 timeout = "100ms"
 tries = 1
 [log]
@@ -66,6 +66,18 @@ class Ours:
         self._mail = folder / "mail"
         self._known: set[Path] = set()
 
+    def add_user(self, name: str, password: str) -> None:
+        """Make an account as its configuration says.
+
+        Raises:
+            HostError: it cannot be made.
+        """
+        self.host.prepare()
+        command = ("postroom", "user", "add", name, "--password-stdin")
+        done = self.host.run(*command, text=f"{password}\n".encode())
+        if done.returncode:
+            raise HostError(f"no account {name}: {done.stderr.decode()}")
+
     def start(self) -> None:
         """Start it."""
         self.host.start()
@@ -79,20 +91,20 @@ class Ours:
 
         Each letter is found once; None if it does not come.
         """
-        marked = token.encode()
-        return _until(lambda: self._look(marked))
+        return _until(lambda: self.look(token))
 
     def log_with(self, text: str) -> list[str]:
         """Return the lines of the log in which a text stands."""
         return [line for line in self.host.log.splitlines() if text in line]
 
-    def _look(self, token: bytes) -> bytes | None:
+    def look(self, token: str) -> bytes | None:
+        """Return the letter with a token in it if it is in a mailbox by now."""
         for path in sorted(self._mail.glob("*/new/*")):
             if path in self._known:
                 continue
             octets = path.read_bytes()
             self._known.add(path)
-            if token in octets[:20_000]:
+            if token.encode() in octets[:20_000]:
                 path.unlink()
                 return octets
         return None
@@ -133,5 +145,5 @@ jwks_file = "{keys}/jwks.json"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "aliases").write_text("postmaster: joe\njörg: joe\n")
     for user in (USER, "joe"):
-        ours.host.add_user(user, PASSWORD)
+        ours.add_user(user, PASSWORD)
     return ours

@@ -20,6 +20,15 @@ _USERS = (
 _GROUPS = (*_USERS, "postdrop:70011")
 
 
+def number_of(name: str, kind: str = "passwd") -> int:
+    """Return the number that a user, or with "group" a group, has in a view."""
+    known = dict(one.split(":") for one in _GROUPS)
+    for line in Path("/etc", kind).read_text().splitlines():
+        fields = line.split(":")
+        known[fields[0]] = fields[2]
+    return int(known[name])
+
+
 class View:
     """A machine as one program sees it.
 
@@ -40,10 +49,11 @@ class View:
         self._hostname = hostname
         shutil.rmtree(folder, ignore_errors=True)
         self.etc.mkdir(parents=True)
-        for name in ("spool", "lib", "log", "mail", "tmp", "cache"):
+        for name in ("spool", "lib", "log", "mail", "tmp", "cache", "empty"):
             (self.var / name).mkdir(parents=True)
         (self.var / "run").symlink_to("/run")
         (self.var / "tmp").chmod(0o1777)
+        (self.var / "log").chmod(0o777)
         self._write_names(hosts)
 
     def _write_names(self, hosts: Mapping[str, str]) -> None:
@@ -60,7 +70,7 @@ class View:
         for user in _USERS:
             name, number = user.split(":")
             if name not in known:
-                users += f"{name}:x:{number}:{number}::/nonexistent:/bin/false\n"
+                users += f"{name}:x:{number}:{number}::/var/empty:/bin/false\n"
         self.write("passwd", users)
         groups = Path("/etc/group").read_text()
         known = {line.split(":")[0] for line in groups.splitlines()}

@@ -1,0 +1,252 @@
+"""Letters through a peer: from our first host to it, and from it to our second one.
+
+Each letter tries both directions. What the peer's ``Received`` field says of the first
+leg, and ours of the second, tells how they were done.
+"""
+
+import re
+import smtplib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from interop.keys import Authority
+from interop.letters import Kind, Letter, difference, letter
+from interop.ours import Ours
+from interop.peers import (
+    BACK,
+    BACK_IP,
+    FRONT,
+    FRONT_IP,
+    LOGIN,
+    SECRET,
+    WAYS,
+    Peer,
+)
+from interop.rows import Mark, Row
+
+TO_PEER = "Postroom sends to servers"
+FROM_PEER = "Servers send to Postroom"
+LEG_S_MAX = 40.0
+_BLOCK = re.compile(rb"^Received:[^\n]*(?:\n[ \t][^\n]*)*", re.MULTILINE)
+_COMMENT = re.compile(rb"\([^()]*\)")
+_WITH = re.compile(rb"\swith (\S+)")
+_STAT = re.compile(r"stat=(\w+)(.*)$", re.MULTILINE)
+
+
+class Trial(NamedTuple):
+    """One letter.
+
+    Attributes:
+        title: what it is called.
+        way: how both legs are done.
+        to_peer: how the peer has to say it came, a pattern.
+        from_peer: how we have to say it came, a pattern.
+    """
+
+    title: str
+    way: str
+    to_peer: str = ".*"
+    from_peer: str = "E?SMTP"
+    kind: Kind = Kind.PLAIN
+    is_dsn: bool = False
+
+
+TRIALS = (
+    Trial("plain", "plain", "e?smtp"),
+    Trial("STARTTLS, verified", "tls", "e?smtps?", "ESMTPS"),
+    Trial("STARTTLS, login", "auth", "e?smtps?a?", "ESMTPSA"),
+    Trial("implicit TLS, login", "smtps", "e?smtps?a?", "ESMTPSA"),
+    Trial("LMTP on the way back", "lmtp", "e?smtp", "LMTP"),
+    Trial("8-bit", "plain", "e?smtp", kind=Kind.EIGHT_BIT),
+    Trial("8-bit without 8BITMIME", "seven", "e?smtp", kind=Kind.EIGHT_BIT),
+    Trial("SMTPUTF8", "tls", ".*", "(UTF8SMTPS|ESMTPS)", Kind.UTF8),
+    Trial("20 MB", "tls", "e?smtps?", "ESMTPS", Kind.BIG),
+    Trial("DSN", "tls", "e?smtps?", "ESMTPS", is_dsn=True),
+)
+
+
+def front(folder: Path, authority: Authority, keys: list[str]) -> Ours:
+    """Return our first host; ``keys`` are the keys of all peers."""
+    sections = f"""\
+[policy]
+sender_domain_real = false
+relay_networks = ["127.0.0.0/8"]
+[route]
+routes = "route.routes"
+aliases = "aliases"
+[outbound]
+ca_file = "{authority.ca}"
+logins_file = "logins"
+source_ipv4 = "{FRONT_IP}"
+addresses = "ipv4-only"
+[auth]
+argon2_memory = "1MiB"
+scram = false
+[schedule.retry]
+first_wait = "1h"
+"""
+    ours = Ours(folder, FRONT, FRONT_IP, authority.certify(FRONT), sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    routes = [
+        f"{way.name}.{key}.test smtp:[mx.{key}.test]:{way.port}"
+        f" {way.options.format(peer=key)}\n"
+        for key in keys
+        for way in WAYS
+    ]
+    (folder / "route.routes").write_text("".join(routes))
+    logins = [f'[{key}]\nuser = "{LOGIN}"\npassword = "{SECRET}"\n' for key in keys]
+    (folder / "logins").write_text("".join(logins))
+    (folder / "logins").chmod(0o600)
+    (folder / "aliases").write_text("postmaster: betty\n")
+    ours.add_user("betty", SECRET)
+    return ours
+
+
+def back(folder: Path, authority: Authority, keys: list[str]) -> Ours:
+    """Return our second host, where all letters end."""
+    domains = ", ".join(f'"{way.name}.{key}.test"' for key in keys for way in WAYS)
+    sections = f"""\
+[policy]
+sender_domain_real = false
+[submission]
+own_senders = false
+[route]
+local_domains = [{domains}]
+routes = "route.routes"
+aliases = "aliases"
+[outbound]
+source_ipv4 = "{BACK_IP}"
+addresses = "ipv4-only"
+[auth]
+argon2_memory = "1MiB"
+"""
+    ours = Ours(folder, BACK, BACK_IP, authority.certify(BACK), sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "route.routes").write_text(f"{FRONT} smtp:[{FRONT_IP}]:25\n")
+    (folder / "aliases").write_text("postmaster: joe\njörg: joe\n")
+    ours.add_user("joe", SECRET)
+    ours.add_user(LOGIN, SECRET)
+    return ours
+
+
+def run_peer(peer: Peer, first: Ours, second: Ours, folder: Path) -> Iterator[Row]:
+    """Try every letter with a peer that runs."""
+    for trial in TRIALS:
+        why = peer.lacks.get(trial.way) or peer.lacks.get(trial.title)
+        if why:
+            yield Row(TO_PEER, peer.name, trial.title, Mark.NOT_OFFERED, why)
+            yield Row(FROM_PEER, peer.name, trial.title, Mark.NOT_OFFERED, why)
+        else:
+            yield from _Journey(peer, first, second, trial, folder).rows()
+
+
+class _Journey:
+    """One letter on its way through a peer."""
+
+    def __init__(
+        self, peer: Peer, first: Ours, second: Ours, trial: Trial, folder: Path
+    ) -> None:
+        self._peer, self._trial = peer, trial
+        self._first, self._second = first, second
+        self._begin = time.monotonic()
+        self._token = f"t{time.monotonic_ns():x}"
+        local = "jörg" if trial.kind is Kind.UTF8 else "joe"
+        domain = peer.domain(trial.way)
+        self._letter = letter(
+            trial.kind, self._token, f"betty@{FRONT}", f"{local}+{self._token}@{domain}"
+        )
+        self._folder = folder / peer.key / re.sub(r"\W+", "-", trial.title)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def rows(self) -> Iterator[Row]:
+        """Send it; say what became of both legs."""
+        peer_log = len(self._peer.log())
+        _hand_in(self._letter, self._trial)
+        left, arrived = self._watch()
+        (self._folder / "peer.log").write_text(self._peer.log()[peer_log:])
+        if left:
+            yield self._row(TO_PEER, Mark.FAILED, left)
+            yield self._row(FROM_PEER, Mark.SKIPPED, "the letter did not get there")
+            return
+        if arrived is None:
+            why = (
+                f"it did not come back; {self._peer.name} says: {self._hint(peer_log)}"
+            )
+            yield self._row(TO_PEER, Mark.PASSED)
+            yield self._row(FROM_PEER, Mark.FAILED, why)
+            return
+        (self._folder / "arrived").write_bytes(arrived)
+        yield self._judged(TO_PEER, arrived, 1, self._trial.to_peer)
+        yield self._judged(FROM_PEER, arrived, 0, self._trial.from_peer)
+
+    def _watch(self) -> tuple[str, bytes | None]:
+        """Wait for both legs; returns why it did not leave us, and what arrived."""
+        end = time.monotonic() + LEG_S_MAX
+        left: str | None = None
+        while time.monotonic() < end:
+            if left is None:
+                left = self._left()
+            if left:
+                return left, None
+            if (arrived := self._second.look(self._token)) is not None:
+                return "", arrived
+            time.sleep(0.1)
+        if left is None:
+            return f"it was not sent within {LEG_S_MAX:.0f} s", None
+        return "", None
+
+    def _left(self) -> str | None:
+        """Return what became of the first leg: empty for good, None: not yet known."""
+        for line in self._first.log_with(f"+{self._token}@"):
+            if found := _STAT.search(line):
+                sent = found[1] == "Sent"
+                return "" if sent else f"{found[1]}{found[2]}"
+        return None
+
+    def _judged(self, group: str, arrived: bytes, hop: int, wanted: str) -> Row:
+        octets = self._trial.way != "seven"
+        if why := difference(self._letter, arrived, octets=octets):
+            return self._row(group, Mark.FAILED, why)
+        fields = _BLOCK.findall(arrived)
+        field = _COMMENT.sub(b"", fields[hop]) if len(fields) > hop else b""
+        found = _WITH.search(_COMMENT.sub(b"", field))
+        name = found[1].decode() if found else "nothing"
+        if not re.fullmatch(wanted, name, re.IGNORECASE):
+            return self._row(group, Mark.FAILED, f"came with {name}, not {wanted}")
+        if self._trial.is_dsn and group == FROM_PEER and (why := self._no_report()):
+            return self._row(group, Mark.FAILED, why)
+        return self._row(group, Mark.PASSED)
+
+    def _no_report(self) -> str:
+        report = self._first.letter_with(self._token)
+        if report is None:
+            return "no report of success came, which was asked for by NOTIFY"
+        (self._folder / "report").write_bytes(report)
+        if not re.search(rb"^Action: (delivered|relayed)", report, re.M | re.I):
+            return "the report says nothing of delivered or relayed"
+        return ""
+
+    def _hint(self, log_before: int) -> str:
+        lines = self._peer.log()[log_before:].strip().splitlines()
+        return " / ".join(line[-200:] for line in lines[-3:])
+
+    def _row(self, group: str, mark: Mark, why: str = "") -> Row:
+        took_s = time.monotonic() - self._begin
+        return Row(group, self._peer.name, self._trial.title, mark, why, took_s)
+
+
+def _hand_in(sent: Letter, trial: Trial) -> None:
+    with smtplib.SMTP(FRONT_IP, 25, "client.test", timeout=60) as client:
+        client.ehlo()
+        options, more = [], []
+        if trial.kind in (Kind.EIGHT_BIT, Kind.UTF8):
+            options.append("BODY=8BITMIME")
+        if trial.kind is Kind.UTF8:
+            options.append("SMTPUTF8")
+            client.command_encoding = "utf-8"
+        if trial.is_dsn:
+            options += ["RET=HDRS", f"ENVID={sent.token}"]
+            more = ["NOTIFY=SUCCESS"]
+        client.sendmail(sent.sender, [sent.recipient], sent.content, options, more)
