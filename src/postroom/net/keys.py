@@ -210,5 +210,6 @@ def _refusable(what: str, act: Callable[[], None]) -> None:
     try:
         act()
     except ssl.SSLError as error:
-        reason = (error.reason or str(error)).replace("_", " ").lower()
+        reason = getattr(error, "reason", None) or str(error.args[0])
+        reason = reason.replace("_", " ").rstrip(".").lower()
         raise ValueError(f"{what}: the TLS library refuses it: {reason}") from error
