@@ -148,12 +148,7 @@ def build(
     """
     own = _own(config)
     resolver = Resolver(config.dns, ground.clock)
-    aliases = _aliases(config, before)
-    routes = _routes(config, before)
-    senders = _senders(config, before)
-    for table in (aliases, routes, senders):
-        for problem in table.reload() if table else ():
-            ground.emit(problem.to_event(ground.clock().utc_us))
+    aliases, routes, senders = _tables(config, ground, before)
     router = Router(config.route, config.hostname, own)
     tables = {ALIASES: aliases, ROUTES: routes, SENDERS: senders}
     sources = Sources(
@@ -198,6 +193,19 @@ def build(
         tls=_tls(config, before, keys),
     )
     return Built(config, generation, resolver, own, aliases, routes, senders, site)
+
+
+def _tables(
+    config: Config, ground: Ground, before: Built | None
+) -> tuple[TableFile[Targets] | None, TableFile[str] | None, TableFile[str] | None]:
+    """Return aliases, routes and senders as their files are now."""
+    aliases = _aliases(config, before)
+    routes = _routes(config, before)
+    senders = _senders(config, before)
+    for table in (aliases, routes, senders):
+        for problem in table.reload() if table else ():
+            ground.emit(problem.to_event(ground.clock().utc_us))
+    return aliases, routes, senders
 
 
 def _inspector(

@@ -11,7 +11,16 @@ import socket
 import tomllib
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -103,7 +112,8 @@ def _check(value: object, wanted: Any, keys: _Keys, found: _Found) -> None:
     except msgspec.ValidationError as error:
         found.append((keys, _wrong(value, wanted, str(error))))
         return
-    if isinstance(value, int) and value < 0:
+    has_bounds = get_origin(wanted) is Annotated  # its own, which it has kept
+    if isinstance(value, int) and value < 0 and not has_bounds:
         found.append((keys, f"is {value}, but cannot be below 0"))
 
 
@@ -113,7 +123,7 @@ def _check_table(
     if not isinstance(value, dict):
         found.append((keys, f"is {toml_shown(value)}, but has to be a table"))
         return
-    types, before = get_type_hints(wanted), len(found)
+    types, before = get_type_hints(wanted, include_extras=True), len(found)
     for key, item in value.items():
         if key in wanted.__struct_fields__:
             _check(item, types[key], (*keys, key), found)

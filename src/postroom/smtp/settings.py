@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_network
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,10 @@ _NETWORKS = (
 )
 # priority-profile = 1*20(ALPHA / DIGIT / "-" / "_" / ".") (RFC 6710 §7)
 _POLICY_NAME = re.compile(r"[A-Za-z0-9._\-]{0,20}")
+
+
+Priority = Annotated[int, msgspec.Meta(ge=-9, le=9)]
+"""How urgent a message is (RFC 6710 §4.1)."""
 
 
 class ServerSettings(
@@ -89,10 +93,10 @@ class ServerSettings(
     mt_priority_policy: str = ""
     """The name of the policy that the hello tells (RFC 6710 §9.2); empty: none."""
 
-    mt_priority_min: int = -9
+    mt_priority_min: Priority = -9
     """The lowest priority; what is lower is raised to it, and the client told 2.3.6."""
 
-    mt_priority_max: int = 9
+    mt_priority_max: Priority = 9
     """The highest priority; what is higher is lowered to it."""
 
     mt_priority_networks: tuple[str, ...] = ()
