@@ -11,7 +11,7 @@ ONCE   ?=
 SEED   ?= 5321
 ORDER  := --randomly-seed=$(SEED)
 
-.PHONY: run test check unit search fuzz format corpus crash crash-points bench bench-backlog interop simulate fairness clean setup
+.PHONY: run test check unit search fuzz format corpus crash crash-points bench bench-backlog bench-slow interop simulate fairness clean setup
 
 run: $(READY)
 	@$(BIN)/python -m postroom.testing.demo $(if $(ONCE),--once)
@@ -65,6 +65,10 @@ bench: $(READY)
 # BACKLOG="--messages 100000 --rounds 1" for less; see docs/benchmarks.md.
 bench-backlog: $(READY)
 	$(BIN)/python -m bench.backlog $(BACKLOG)
+
+# Two thousand idle and five hundred trickling connections; under a minute.
+bench-slow: $(READY)
+	$(BIN)/python -m bench.slow $(SLOW)
 
 # Real mail programs and servers, from Debian's packages, beside ours: as root.
 # INTEROP="--only curl,Postfix" for some of them; see docs/interop.md.
