@@ -10,16 +10,13 @@ import msgspec
 from postroom.agents.content import plan_for
 from postroom.agents.job import Job
 from postroom.agents.smtp_words import Peer
-from postroom.mail.deliver_by import by_now, has_expired, is_return, is_traced
+from postroom.mail.deliver_by import EXPIRED, by_now, has_expired, is_return, is_traced
 from postroom.mail.outcome import Delivered, Failed, Outcome
 from postroom.net.clock import read_now
 from postroom.render.demand import demand_of
 from postroom.render.plan import Plan, Unconvertible
 from postroom.smtp.extensions import Extensions
 from postroom.smtp.transaction import Transaction
-
-EXPIRED = Failed("5.4.7", "Delivery time expired")
-"""RFC 2852 §4.1.3: the time that MAIL named is over."""
 
 
 class Fitting:

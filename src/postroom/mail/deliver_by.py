@@ -5,8 +5,16 @@ R to give up after that or N to tell of it, T to tell of each relaying. What is 
 on counts from the moment of passing on (RFC 2852 §4.1.4).
 """
 
+from typing import Final
+
 from postroom.mail.envelope import Envelope
-from postroom.mail.now import SECOND_US
+from postroom.mail.now import SECOND_US, Now
+from postroom.mail.outcome import Failed
+
+EXPIRED: Final = Failed("5.4.7", "Delivery time expired")
+"""What becomes of recipients when the time is over (RFC 2852 §4.1.3)."""
+LATE_STATUS: Final = "4.4.7"
+"""The status of a delay that the sender hears of then."""
 
 
 def deadline_us(envelope: Envelope) -> int:
@@ -23,6 +31,11 @@ def is_return(envelope: Envelope) -> bool:
 def is_traced(envelope: Envelope) -> bool:
     """Whether the sender wants to hear of each relaying (by-trace)."""
     return "T" in envelope.deliver_by.upper()
+
+
+def is_late(envelope: Envelope, now: Now) -> bool:
+    """Whether a time was named that is over."""
+    return bool(envelope.deliver_by) and now.utc_us >= deadline_us(envelope)
 
 
 def has_expired(envelope: Envelope, utc_us: int) -> bool:

@@ -8,6 +8,7 @@ its own. Pure.
 import re
 from collections.abc import Sequence
 
+from postroom.mail.deliver_by import deadline_us
 from postroom.mail.envelope import accepted_as, from_xtext
 from postroom.mail.outcome import Deferred, Delivered, Outcome
 from postroom.mail.reported import (
@@ -72,6 +73,8 @@ def _message_fields(about: ReportedMessage, reporter: Reporter) -> str:
         lines.append(_field("Received-From-MTA", f"dns; {name} ([{origin.client_ip}])"))
     if envelope.arrival_us:
         lines.append(_field("Arrival-Date", reporter.date(envelope.arrival_us)))
+    if envelope.deliver_by:  # RFC 2852 §5
+        lines.append(_field("Deliver-By-Date", reporter.date(deadline_us(envelope))))
     lines.append(_field("X-Postroom-Queue-ID", about.queue_id))
     return "".join(lines)
 

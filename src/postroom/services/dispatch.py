@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from postroom.limits.grades import grade_of
+from postroom.mail.deliver_by import EXPIRED, has_expired
 from postroom.mail.ids import QueueId
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
@@ -512,6 +513,8 @@ class Dispatcher:
         generation = self._parts.shop.generation()  # in use until the attempt ends
         agent = generation.agents.get(route.agent)
         count = len(lease.numbers)
+        if lease.envelope.deliver_by and has_expired(lease.envelope, now.utc_us):
+            return [EXPIRED] * count
         task = asyncio.current_task(self._loop)
         if agent is None or task is None:
             text = f"no delivery agent is called {route.agent}"

@@ -9,7 +9,10 @@ can be lost without the other.
 from collections.abc import Sequence
 from typing import assert_never
 
+import msgspec
+
 from postroom.mail.automatic import automatic
+from postroom.mail.deliver_by import LATE_STATUS, deadline_us, is_late, is_return
 from postroom.mail.headers import edited_header
 from postroom.mail.ids import to_number
 from postroom.mail.now import Now
@@ -97,6 +100,8 @@ class Settler:
                     verdict = self._verdict(lease, index, now, given_us)
                     settle = _settled(lease, index, outcome, verdict)
                     kind = _of_verdict(verdict)
+                    if kind is ReportKind.DELAYED and is_late(lease.envelope, now):
+                        outcome = msgspec.structs.replace(outcome, status=LATE_STATUS)
                 case _:
                     assert_never(outcome)
             settled.append(settle)
@@ -116,14 +121,16 @@ class Settler:
             sender_is_null=lease.envelope.sender.is_null,
         )
         verdict = verdict_on_deferral(deferral, now, self._retry, due_us)
+        if lease.envelope.deliver_by and isinstance(verdict, Retry):
+            verdict = _in_time(lease, verdict, now)
         if isinstance(verdict, Retry) and verdict.warn:
-            return Retry(verdict.due_us, self._warns(lease, index))
+            return Retry(verdict.due_us, self._warns(lease, index, now))
         return verdict
 
-    def _warns(self, lease: Lease, index: int) -> bool:
+    def _warns(self, lease: Lease, index: int, now: Now) -> bool:
         """Whether to warn: the sender asked for it, or did not ask and is a person."""
         recipient = lease.envelope.recipients[index]
-        if recipient.notify or self._warn_automatic:
+        if recipient.notify or self._warn_automatic or is_late(lease.envelope, now):
             return wants(recipient, ReportKind.DELAYED)
         return automatic(edited_header(lease.message), lease.envelope.sender) is None
 
@@ -140,6 +147,19 @@ def done(lease: Lease, outcomes: Sequence[Outcome]) -> Sequence[Settle]:
         if recipient.notify:
             return ()
     return [Settle(number) for number in lease.numbers]
+
+
+def _in_time(lease: Lease, verdict: Retry, now: Now) -> Retry:
+    """Come back when the time that MAIL named is over (RFC 2852 §4.1.3).
+
+    With R it is given up then, with N the sender is told that it is late.
+    """
+    envelope = lease.envelope
+    end_us = deadline_us(envelope)
+    if now.utc_us < end_us or is_return(envelope):
+        return Retry(min(verdict.due_us, max(end_us, now.utc_us)), verdict.warn)
+    warn = verdict.warn or not (lease.warned or envelope.sender.is_null)
+    return Retry(verdict.due_us, warn)
 
 
 def _of_delivery(outcome: Delivered) -> ReportKind | None:

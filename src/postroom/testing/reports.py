@@ -28,6 +28,7 @@ _MESSAGE_FIELDS = (
     "DSN-Gateway",
     "Received-From-MTA",
     "Arrival-Date",
+    "Deliver-By-Date",
 )
 """In the order of RFC 3464 §2.2; extension fields follow."""
 _RECIPIENT_FIELDS = (
@@ -53,7 +54,9 @@ _TYPED_FIELDS = frozenset(
         "Diagnostic-Code",
     }
 )
-_DATES = frozenset({"Arrival-Date", "Last-Attempt-Date", "Will-Retry-Until"})
+_DATES = frozenset(
+    {"Arrival-Date", "Deliver-By-Date", "Last-Attempt-Date", "Will-Retry-Until"}
+)
 
 
 class ReportError(ValueError):

@@ -532,3 +532,44 @@ async def test_null_senders_stay_null_behind_a_list() -> None:
             await b.rescan(1)
         (attempt,) = b.agents["mailbox"].attempts
         assert attempt.envelope.sender == NULL_SENDER
+
+
+# -- BY (RFC 2852) ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("notify", "told"),
+    [("", True), ("NEVER", False), ("SUCCESS", True), ("FAILURE", True)],
+)
+async def test_relaying_that_the_sender_must_hear_of(notify: str, told: bool) -> None:
+    """RFC 2852 §4.1.4: where the next host knows no BY, and where it is traced."""
+    async with bench() as b:
+        outcome = msgspec.structs.replace(AWAY_WITH_DSN, tells=True)
+        new = await judge(b, lease(b, notify, deliver_by="900;N"), outcome)
+        assert [(await read(each)).actions for each in new] == (
+            [{"r0@gonzo.test": "relayed"}] if told else []
+        )
+
+
+async def test_the_sender_hears_once_that_it_is_late() -> None:
+    async with bench() as b:
+        late = lease(b, "", "NEVER", deliver_by="60;N", age_us=60_000_000)
+        (new,) = await judge(b, late, LATER, LATER)
+        report = await read(new)
+        assert report.actions == {"r0@gonzo.test": "delayed"}
+        assert report.recipients[0]["Status"] == "4.4.7"
+        assert "Deliver-By-Date" in report.message
+        assert not await judge(b, msgspec.structs.replace(late, warned=True), LATER)
+        early = lease(b, "", deliver_by="60;N", age_us=59_000_000)
+        assert not await judge(b, early, LATER)
+
+
+@pytest.mark.parametrize("by", ["60;R", "60;N"])
+async def test_it_is_looked_at_again_when_the_time_is_over(by: str) -> None:
+    async with bench() as b:
+        some = lease(b, "", deliver_by=by, age_us=50_000_000)
+        given = ReportSettings()
+        reporter = Reporter(b.shop, RetrySettings(), given, Ration(given, b.counters))
+        settler = Settler(RetrySettings(), reporter)
+        settled, _ = await settler.judge(some, [LATER], b.clock())
+        assert settled[0].due_us == b.clock.utc_us + 10_000_000
