@@ -10,9 +10,7 @@ It never raises for what a peer does. ``LocalProtocolError`` means that the call
 answered what was not asked.
 """
 
-from typing import ClassVar, Final
-
-import msgspec
+from typing import Final
 
 from postroom.mail.envelope import BodyType
 from postroom.mail.reply import Reply
@@ -29,7 +27,7 @@ from postroom.smtp.commands import (
     refused,
     response,
 )
-from postroom.smtp.data import ContentReader, Problem
+from postroom.smtp.data import ContentReader
 from postroom.smtp.dialogue import ALLOWED, VERDICTS_FOLLOW, State, Verb, next_state
 from postroom.smtp.errors import LocalProtocolError
 from postroom.smtp.foreign import HEAD_OCTETS, foreign_protocol
@@ -44,84 +42,27 @@ from postroom.smtp.objections import (
 from postroom.smtp.offer import Standing, hello_reply
 from postroom.smtp.parameters import MailParams
 from postroom.smtp.replies import wire
+from postroom.smtp.server_events import (
+    BdatStart,
+    Chunk,
+    Closed,
+    EndOfChunk,
+    EndOfData,
+    Event,
+    TooManyErrors,
+)
 from postroom.smtp.settings import ServerSettings
 
-
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the content in canonical form: dots removed, lines ended by CRLF."""
-
-    data: bytes
-
-
-class BdatStart(msgspec.Struct, frozen=True, gc=False):
-    """The first chunk of a message begins (RFC 3030). Nothing is owed.
-
-    ``Chunk`` events follow, and an ``EndOfChunk``, or ``EndOfData`` for the last.
-    """
-
-
-class EndOfChunk(msgspec.Struct, frozen=True, gc=False):
-    """A chunk that is not the last has come; owed is one reply (RFC 3030 §2).
-
-    ``size_octets`` is how long it was. With ``refusal`` the message cannot be taken
-    any more: throw away what came and answer with it. What is answered by a refusal
-    spoils the message for all chunks that follow.
-    """
-
-    verb: ClassVar[Verb] = Verb.BDAT
-    size_octets: int
-    refusal: Reply | None = None
-
-
-class EndOfData(msgspec.Struct, frozen=True, gc=False):
-    """The content has ended; owed is one reply, in LMTP one per accepted recipient.
-
-    Where the client asked for PRDR, 353 may be given instead, with a reply for each
-    recipient and one for all behind it (draft-hall-prdr-00 §4.5).
-
-    ``size_octets`` counts the canonical content, also of what was swallowed. With a
-    ``problem`` the chunks so far are not the whole: throw them away and answer with
-    ``refusal`` (for every recipient).
-    """
-
-    verb: ClassVar[Verb] = Verb.CONTENT
-    size_octets: int
-    problem: Problem | None = None
-    refusal: Reply | None = None
-
-
-class TooManyErrors(msgspec.Struct, frozen=True, gc=False):
-    """The client was told 421 for its many errors, or for not speaking SMTP at all.
-
-    Nothing is owed; write what is to be sent, then close.
-    """
-
-    verb: str
-    argument: str
-    reply: Reply
-    rule: str
-
-
-class Closed(msgspec.Struct, frozen=True, gc=False):
-    """No event will follow: close the connection after writing what is to be sent.
-
-    ``by_peer`` tells that the client went without QUIT, perhaps amid a message.
-    """
-
-    by_peer: bool
-
-
-Event = (
-    Command
-    | AuthResponse
-    | BdatStart
-    | Chunk
-    | EndOfChunk
-    | EndOfData
-    | Refused
-    | TooManyErrors
-    | Closed
-)
+__all__ = [
+    "BdatStart",
+    "Chunk",
+    "Closed",
+    "EndOfChunk",
+    "EndOfData",
+    "Event",
+    "ServerConnection",
+    "TooManyErrors",
+]
 
 # Bound once: looking a member up in its enum costs four times as much.
 _START = State.START
@@ -488,10 +429,10 @@ class ServerConnection:
             return self._next_response()
         if self.state is _START and (foreign := self._foreigner()):
             return foreign
-        line = self._inbox.line(self._settings.command_line_octets_max)
+        line = self._inbox.line(self._settings.line_octets_max)
         if line is None:
             return None
-        if line is LineFault.TOO_LONG:
+        if line is LineFault.TOO_LONG or self._settings.is_over(line):
             return self._refuse(Refused("", "", replies.LINE_TOO_LONG, "line-too-long"))
         command = self._parse(line)
         if isinstance(command, Bdat):

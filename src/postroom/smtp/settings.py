@@ -147,7 +147,19 @@ class ServerSettings(
     """Offer STARTTLS (RFC 3207). The server cannot answer it yet, so only false."""
 
     auth_mechanisms: tuple[str, ...] = ()
-    """SASL mechanisms to offer (RFC 4954), in upper case; none: AUTH is not offered."""
+    """SASL mechanisms to offer (RFC 4954), in upper case; none: AUTH is not offered.
+    Not to be set: see ``auth.mechanisms``, and ``login`` of each listener."""
+
+    @property
+    def line_octets_max(self) -> int:
+        """The longest line in place of a command: AUTH may bring a token along."""
+        longest = self.command_line_octets_max
+        return max(longest, self.auth_line_octets_max * bool(self.auth_mechanisms))
+
+    def is_over(self, line: bytes) -> bool:
+        """Whether a line, without its CRLF, is too long for the command that it is."""
+        over = len(line) + 2 > self.command_line_octets_max
+        return over and line[:5].upper() != b"AUTH "
 
     def __post_init__(self) -> None:
         """Check what the types do not."""

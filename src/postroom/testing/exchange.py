@@ -4,6 +4,9 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import msgspec
 
 from postroom.auth import cram, scram
 from postroom.auth.mechanisms import Circumstances, Mechanism, begin
@@ -13,6 +16,7 @@ from postroom.auth.sasl import (
     CheckPassword,
     CheckToken,
     Ended,
+    Exchange,
     FindSecret,
     FindUser,
     FindVerifier,
@@ -50,6 +54,7 @@ class Book:
         self.tokens = dict(tokens or {})
         self.asked: list[Question] = []
         self.is_down = False
+        self.salt = SALT
 
     def answer(self, question: Question) -> Answer:
         """Answer a question as a backend would."""
@@ -66,7 +71,7 @@ class Book:
                 if user not in self.passwords:
                     return scram.stand_in(user, STRANGERS, ITERATIONS)
                 password = scram.prepare(self.passwords[user].encode())
-                return scram.derive(password, SALT, ITERATIONS)
+                return scram.derive(password, self.salt, ITERATIONS)
             case FindSecret(login):
                 if login not in self.passwords:
                     return cram.stand_in(login, STRANGERS)
@@ -156,3 +161,61 @@ class ScramClient:
         signature = hmac.digest(stored_key, signed, "sha256")
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
         return f"{unproven},p={base64.b64encode(proof).decode()}".encode()
+
+
+class Door:
+    """The login of a make-believe site: the real exchanges, judged by a book.
+
+    At first only ``tim`` with the password ``secret`` gets in.
+    """
+
+    def __init__(self) -> None:
+        self.book = Book({"tim": "secret"})
+        self.circumstances = Circumstances(nonce="servernonce", challenge=b"<1@mx>")
+        self._exchange: Exchange | None = None
+
+    def rule(self, name: str, argument: str) -> bool:
+        """Add a rule of a transcript; False: there is no such rule here."""
+        first, _, second = argument.partition(" ")
+        match name:
+            case "account":
+                self.book.passwords[first] = second
+            case "token":
+                self.book.tokens[first] = second
+            case "salt":
+                self.book.salt = base64.b64decode(argument)
+            case "nonce":
+                self._is_now(nonce=argument)
+            case "challenge":
+                self._is_now(challenge=argument.encode())
+            case "certificate":
+                self._is_now(names=(argument,))
+            case "end-point":
+                self._is_now(bindings={"tls-server-end-point": argument.encode()})
+            case _:
+                return False
+        return True
+
+    def answer(self, mechanism: str, said: bytes | None) -> Challenge | Ended:
+        """Go on with the exchange; with a ``mechanism`` a new one begins."""
+        given: Answer = said
+        if mechanism:
+            known = cast("Mechanism", mechanism)
+            self._exchange, given = begin(known, said, self.circumstances), None
+        assert self._exchange is not None
+        while True:
+            try:
+                step = self._exchange.send(given)
+            except StopIteration as end:
+                ended: Ended = end.value
+                return ended
+            match step:
+                case Challenge():
+                    return step
+                case Lost():
+                    given = None
+                case question:
+                    given = self.book.answer(question)
+
+    def _is_now(self, **changes: object) -> None:
+        self.circumstances = msgspec.structs.replace(self.circumstances, **changes)

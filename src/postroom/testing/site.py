@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from postroom.auth.sasl import Challenge, Failed, Proven
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.reply import Reply
 from postroom.mail.units import Duration
@@ -25,10 +26,12 @@ from postroom.smtp.server import (
     TooManyErrors,
 )
 from postroom.smtp.settings import ServerSettings
+from postroom.testing.exchange import Door
 
 UNKNOWN = Reply.of(550, "5.1.1", "User unknown")
 LATER = Reply.of(451, "4.3.0", "Try again later")
 NOT_YOU = Reply.of(550, "5.7.1", "Access denied")
+UNWANTED = Reply.of(501, "5.7.0", "No initial response with this mechanism")
 NOT_THIS = Reply.of(554, "5.7.1", "Message refused")
 OPENED_US = 1_795_384_800_000_000
 """When every session begins: 2026-11-22T22:00:00Z."""
@@ -47,8 +50,9 @@ class Site:
 
     ``unknown`` recipients get 550 5.1.1, ``later`` ones 451; ``not_from`` senders are
     refused; ``failing`` recipients are refused after the content (by LMTP one by one).
-    Logins of any user with the password ``secret`` succeed. A ``submission`` may be
-    held; a ``proxy`` may use XCLIENT. ``envelopes`` are the parameters of the messages.
+    Logins are judged by ``door``: ``tim`` has the password ``secret``. A ``submission``
+    may be held; a ``proxy`` may use XCLIENT. ``envelopes`` are the parameters of the
+    messages.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class Site:
         self._sender = NULL_SENDER
         self._recipients: list[Address] = []
         self._content: list[bytes] = []
-        self._named = False
+        self.door = Door()
         self._params = MailParams()
 
     def rule(self, name: str, argument: str) -> None:
@@ -98,7 +102,7 @@ class Site:
                 self.settings = _changed(self.settings, key, value)
             case "unknown" | "later" | "not-from" | "failing":
                 getattr(self, name.replace("-", "_")).add(argument)
-            case _:
+            case _ if not self.door.rule(name, argument):
                 raise ValueError(f'there is no rule "{name}"')
 
     def connect(self) -> ServerConnection:
@@ -198,19 +202,18 @@ class Site:
 
     def _login(self, event: commands.Auth | commands.AuthResponse) -> Reply:
         if isinstance(event, commands.Auth):
-            self._named = False
-            if event.initial is None:
-                plain = event.mechanism == "PLAIN"
-                return replies.challenge(b"" if plain else b"Username:")
-            secret = event.initial.split(b"\0")[-1]
-        elif event.octets.count(b"\0") == 2:
-            secret = event.octets.split(b"\0")[-1]
-        elif not self._named:
-            self._named = True
-            return replies.challenge(b"Password:")
+            step = self.door.answer(event.mechanism, event.initial)
         else:
-            secret = event.octets
-        return replies.LOGGED_IN if secret == b"secret" else replies.LOGIN_FAILED
+            step = self.door.answer("", event.octets)
+        match step:
+            case Challenge(octets):
+                return replies.challenge(octets)
+            case Proven():
+                return replies.LOGGED_IN
+            case Failed(kind="unwanted"):
+                return UNWANTED
+            case _:
+                return replies.LOGIN_FAILED
 
     def _forget(self) -> None:
         self._sender = NULL_SENDER
