@@ -66,7 +66,7 @@ class Metrics:
                 self._add_named(f"refused.{event.service}", event.why)
             case CommandRejected():
                 self._add(f"rejected.{event.reply[:1]}yz")
-                self._add_named("rejected.by", event.rule)
+                self._add_named("rejected.by", event.rule.partition(" ")[0])
             case ClientSuspected():
                 self._add_named("checks", event.check)
             case TlsStarted():

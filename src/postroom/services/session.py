@@ -178,7 +178,11 @@ def _on_refused(talk: Talk, event: commands.Refused) -> None:
 
 def _on_too_many_errors(talk: Talk, event: server.TooManyErrors) -> None:
     talk.rejected(event.verb, event.argument, event.reply, event.rule)
-    talk.leaving = "foreign" if event.rule.startswith("foreign") else "errors"
+    talk.leaving = _ENDINGS.get(event.rule.partition("-")[0], "errors")
+
+
+_ENDINGS = {"foreign": "foreign", "messages": "messages_max"}
+"""How a session ends that is sent off, by the rule; else by ``errors``."""
 
 
 def _on_closed(talk: Talk, event: server.Closed) -> None:

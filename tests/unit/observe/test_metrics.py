@@ -64,10 +64,13 @@ def test_names_are_few_and_plain() -> None:
     for number in range(2 * NAMES_MAX):
         rule = f"hook_{number}"
         metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", rule))
-    for rule in ("", "two words", "x" * 65, "\x1b[2J", "1"):
+    for rule in ("", " words", "x" * 65, "\x1b[2J", "1"):
         metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", rule))
     assert len(metrics.counts) == NAMES_MAX + 2
     assert metrics.counts["rejected.by.other"] == NAMES_MAX + 5
     assert metrics.counts["rejected.by.hook_0"] == 1
     metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", "hook_0"))
     assert metrics.counts["rejected.by.hook_0"] == 2
+    rule = "hook_0 of joe"  # what stands behind the name differs each time
+    metrics.count(events.CommandRejected(0, ORIGIN, "RCPT", "", "550 no", rule))
+    assert metrics.counts["rejected.by.hook_0"] == 3
