@@ -73,7 +73,7 @@ def test_mail_goes_encrypted(world: World, host: Host, authority: Authority) -> 
     with Caller(world.ip(17), world.smtp_port) as caller:
         caller.hello()
         assert caller.ask("STARTTLS").code == 220
-        assert encrypt(caller, authority) == {DOMAIN}
+        assert DOMAIN in encrypt(caller, authority)
         caller.send(b"EHLO c.test\r\n")
         assert "STARTTLS" not in str(caller.reply())
         given = caller.give(
