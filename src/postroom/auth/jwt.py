@@ -188,7 +188,7 @@ def _object(part: str) -> Claims | None:
         return None
     try:
         found = msgspec.json.decode(octets)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
