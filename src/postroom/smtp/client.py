@@ -113,6 +113,7 @@ class ClientConnection:
         self._phase = _Phase.RECIPIENTS
         self._to_name: deque[int] = deque()  # recipients without their RCPT
         self._writer: ContentWriter | ChunkWriter | None = None
+        self._chunked = False  # how the content of the transaction in hand goes
         self._must_reset = False  # RFC 3030 §2: after a refused chunk
         self._early: Reply | None = None  # came while the content was being sent
 
@@ -134,7 +135,7 @@ class ClientConnection:
     @property
     def sends_chunks(self) -> bool:
         """Whether content is being sent in chunks, so that replies may come."""
-        return type(self._writer) is ChunkWriter
+        return self._chunked and self._writer is not None
 
     @property
     def content_is_refused(self) -> bool:
@@ -172,13 +173,13 @@ class ClientConnection:
             if self.is_closed:
                 return
             raise LocalProtocolError("no content is wanted")
-        if self.content_is_refused:
-            return
-        octets = self._writer.write(chunk)
-        if octets:
-            self._out.append(octets)
-            if type(self._writer) is ChunkWriter:
-                self._begin_chunk(octets, Verb.BDAT)
+        if not self._chunked:
+            self._out.append(self._writer.write(chunk))
+        elif not self.content_is_refused:
+            octets = self._writer.write(chunk)
+            if octets:
+                self._out.append(octets)
+                self._begin_chunk(octets)
 
     def end_body(self) -> None:
         """End the content; its ``TransactionDone`` comes with the reply.
@@ -199,11 +200,12 @@ class ClientConnection:
             return
         octets = writer.end()
         self._out.append(octets)
-        is_chunk = type(writer) is ChunkWriter
         if self.narrate:
-            said = _command_of(octets) if is_chunk else "."
+            said = _command_of(octets) if self._chunked else "."
             self._events.append(Line(said, outgoing=True))
-        self._end_of_content(progress, Verb.BDAT_LAST if is_chunk else Verb.CONTENT)
+        self._end_of_content(
+            progress, Verb.BDAT_LAST if self._chunked else Verb.CONTENT
+        )
 
     def reset(self) -> None:
         """Say RSET: forget the transaction, or see whether the server is there."""
@@ -312,13 +314,15 @@ class ClientConnection:
         if progress:
             progress.outstanding -= 1
         state = next_state(self.state, verb, reply.code)
-        unasked = state is State.PRDR and not (progress and progress.asks_verdicts)
-        if state is None or unasked:
+        if state is State.PRDR and not (progress and progress.asks_verdicts):
+            state = None
+        if state is None:
             self._nonsense(f"reply {reply.code} to {verb}")
             return
         # RFC 2033 §4.2: in LMTP the content is answered by the last of its replies
-        is_end = verb is Verb.CONTENT or verb is Verb.BDAT_LAST
-        if not is_end or not (self._lmtp and progress and progress.outstanding):
+        if not (self._lmtp and progress and progress.outstanding) or (
+            verb is not Verb.CONTENT and verb is not Verb.BDAT_LAST
+        ):
             self.state = state
         if progress:
             self._take_of_transaction(verb, progress, place, reply)
@@ -352,19 +356,18 @@ class ClientConnection:
     def _take_of_transaction(
         self, verb: Verb, progress: Progress, place: int, reply: Reply
     ) -> None:
-        match verb:
-            case Verb.MAIL:
-                progress.mail(reply)
-            case Verb.RCPT:
-                progress.rcpt(place, reply)
-            case Verb.DATA:
-                self._take_start_of_content(progress, reply)
-            case Verb.BDAT:
-                self._take_chunk(progress, reply)
-            case Verb.VERDICT:
-                progress.verdict(place, reply)
-            case _:
-                self._take_end_of_content(verb, progress, place, reply)
+        if verb is Verb.RCPT:
+            progress.rcpt(place, reply)
+        elif verb is Verb.MAIL:
+            progress.mail(reply)
+        elif verb is Verb.DATA:
+            self._take_start_of_content(progress, reply)
+        elif verb is Verb.BDAT:
+            self._take_chunk(progress, reply)
+        elif verb is Verb.VERDICT:
+            progress.verdict(place, reply)
+        else:
+            self._take_end_of_content(verb, progress, place, reply)
 
     def _take_chunk(self, progress: Progress, reply: Reply) -> None:
         if reply.is_positive:
@@ -430,10 +433,8 @@ class ClientConnection:
                 break
 
     def _begin(self) -> bool:
-        if not self._waiting or self._leaving():
+        if not self._waiting or self._must_wait():
             return False
-        if any(e.verb is Verb.BDAT_LAST for e in self._expected):
-            return False  # if it is refused, RSET is due first
         if self._must_reset or self.state in (State.MAIL, State.RCPT, State.BDAT):
             # the transaction before this one ended without its content
             self._must_reset = False
@@ -452,12 +453,18 @@ class ClientConnection:
         self._current = progress
         self._phase = _Phase.RECIPIENTS
         value, offered = progress.value, self.extensions
-        line = mail_line(value, offered, places, asks_verdicts=asks)
+        self._chunked = (value.chunked or value.binary) and offered.chunking
+        line = mail_line(value, offered, utf8=progress.needs_utf8, asks_verdicts=asks)
         self._send(line, Verb.MAIL, progress)
         return True
 
-    def _leaving(self) -> bool:
-        return any(e.verb in (Verb.QUIT, Verb.RSET) for e in self._expected)
+    def _must_wait(self) -> bool:
+        """Whether what is out must be answered before a transaction begins."""
+        for expected in self._expected:
+            verb = expected.verb
+            if verb is Verb.QUIT or verb is Verb.RSET or verb is Verb.BDAT_LAST:
+                return True  # if the last chunk is refused, RSET is due first
+        return False
 
     def _advance(self, progress: Progress) -> bool:
         """Send the next command of the transaction; False: it has to wait."""
@@ -469,9 +476,9 @@ class ClientConnection:
             place = self._to_name.popleft()
             line = rcpt_line(progress.value, place, self.extensions)
             self._send(line, Verb.RCPT, progress, place)
-        elif progress.outstanding and (progress.mail_refused or self._in_chunks):
+        elif progress.outstanding and (progress.mail_refused or self._chunked):
             return False
-        elif self._in_chunks and progress.accepted:
+        elif self._chunked and progress.accepted:
             self._phase = _Phase.CONTENT
             value = progress.value
             self._writer = ChunkWriter(value.size_octets, binary=value.binary)
@@ -485,17 +492,10 @@ class ClientConnection:
             self._finish(progress)
         return True
 
-    @property
-    def _in_chunks(self) -> bool:
-        """Whether the content of the transaction in hand goes in chunks."""
-        current = self._current
-        wanted = current is not None and (current.value.chunked or current.value.binary)
-        return wanted and self.extensions.chunking
-
-    def _begin_chunk(self, octets: bytes, verb: Verb) -> None:
+    def _begin_chunk(self, octets: bytes) -> None:
         progress = self._current
         assert progress is not None
-        self._expected.append(_Expected(verb, progress))
+        self._expected.append(_Expected(Verb.BDAT, progress))
         progress.outstanding += 1
         if self.narrate:
             self._events.append(Line(_command_of(octets), outgoing=True))
@@ -526,7 +526,8 @@ class ClientConnection:
 
     def _say(self, line: str, *, shown: str = "") -> None:
         assert line.isascii() or self.extensions.smtputf8, "not without SMTPUTF8"
-        assert not _CONTROLS.search(line), "control characters never leave in a command"
+        clean = line.isprintable() or not _CONTROLS.search(line)
+        assert clean, "control characters never leave in a command"
         self._out.append(f"{line}\r\n".encode())
         if self.narrate:
             self._events.append(Line(shown or line, outgoing=True))

@@ -4,7 +4,6 @@ Every recipient gets exactly one result, whatever the peer does and whenever it 
 doing it: the reply that decided, or None when nothing did.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -109,6 +108,7 @@ class Progress:
         "chunk_refused",
         "finished",
         "mail_refused",
+        "needs_utf8",
         "number",
         "outstanding",
         "value",
@@ -122,6 +122,7 @@ class Progress:
         self.outstanding = 0  # replies that are out
         self.asks_verdicts = False  # with PRDR
         self.chunk_refused = False
+        self.needs_utf8 = False  # and not only allowed (RFC 6531 §3.4)
         self.finished = False
         count = len(value.recipients)
         self._results: list[Reply | None] = [None] * count
@@ -135,13 +136,19 @@ class Progress:
             self.decide_rest(objection, None)
             return []
         rest = []
+        self.needs_utf8 = self.value.utf8 or not self.value.sender.is_ascii
+        takes_utf8 = offered.smtputf8
         for i, address in enumerate(self.value.recipients):
-            objection = _unsayable(address, offered)
+            if address.is_ascii:
+                objection = _malformed(address)
+            else:
+                self.needs_utf8 = True
+                objection = _malformed(address) if takes_utf8 else _UTF8
             if objection:
                 self._decide(i, objection, None)
             else:
                 rest.append(i)
-        if "LIMITS" in offered:
+        if "LIMITS" in offered.keywords:
             rest = self._within_limits(rest, offered)
         return rest
 
@@ -189,7 +196,7 @@ class Progress:
 
     def final(self, reply: Reply) -> None:
         """Take the reply to the content as a whole; with PRDR the last one."""
-        if reply.code // 100 == 2:
+        if self._verdicts and reply.code // 100 == 2:
             for index, verdict in self._verdicts.items():
                 self.content(index, verdict)
         self.decide_rest(reply, Verb.CONTENT)
@@ -231,17 +238,17 @@ def _objection(value: Transaction, offered: Extensions) -> Reply | None:
             return _NO_DELIVERBY
         if offered.deliver_by_s_min > int(value.by.partition(";")[0]):
             return _BY_TOO_SHORT
-    return _unsayable(value.sender, offered)
+    if not (value.sender.is_ascii or offered.smtputf8):  # RFC 6531 §3.2
+        return _UTF8
+    return _malformed(value.sender)
 
 
 def _is_return(by: str) -> bool:
     return by.partition(";")[2][:1].upper() == "R"
 
 
-def _unsayable(address: Address, offered: Extensions) -> Reply | None:
+def _malformed(address: Address) -> Reply | None:
     """Why an address cannot leave; one made by hand must not forge a command."""
-    if not (address.is_ascii or offered.smtputf8):  # RFC 6531 §3.2
-        return _UTF8
     try:
         Address.from_text(address.to_text())
     except AddressError:
@@ -252,14 +259,14 @@ def _unsayable(address: Address, offered: Extensions) -> Reply | None:
 def mail_line(
     transaction: Transaction,
     offered: Extensions,
-    places: Sequence[int] = (),
     *,
+    utf8: bool = False,
     asks_verdicts: bool = False,
 ) -> str:
     """Write MAIL with what the server offered to understand (RFC 5321 §4.1.1.2).
 
-    ``places`` are the recipients that will be named; ``asks_verdicts`` asks for a
-    reply per recipient after the content.
+    ``utf8`` says that SMTPUTF8 is needed, ``asks_verdicts`` asks for a reply per
+    recipient after the content.
     """
     line = f"MAIL From:<{transaction.sender.to_text()}>"
     if transaction.size_octets and offered.size:  # RFC 1870 §5
@@ -268,12 +275,11 @@ def mail_line(
         line += " BODY=BINARYMIME"
     elif transaction.eight_bit and offered.eight_bit_mime:  # RFC 6152 §3
         line += " BODY=8BITMIME"
-    if offered.dsn:
-        if transaction.ret:  # RFC 3461 §5.2.1 (b)
-            line += f" RET={transaction.ret}"
-        if transaction.envid:  # RFC 3461 §5.2.1 (a)
-            line += f" ENVID={transaction.envid}"
-    if offered.smtputf8 and _needs_utf8(transaction, places):  # RFC 6531 §3.4
+    if transaction.ret and offered.dsn:  # RFC 3461 §5.2.1 (b)
+        line += f" RET={transaction.ret}"
+    if transaction.envid and offered.dsn:  # RFC 3461 §5.2.1 (a)
+        line += f" ENVID={transaction.envid}"
+    if utf8 and offered.smtputf8:  # RFC 6531 §3.4
         line += " SMTPUTF8"
     if transaction.requiretls:  # RFC 8689 §4.2.1
         line += " REQUIRETLS"
@@ -284,14 +290,6 @@ def mail_line(
     if asks_verdicts:  # draft-hall-prdr-00 §4.2
         line += " PRDR"
     return line
-
-
-def _needs_utf8(transaction: Transaction, places: Sequence[int]) -> bool:
-    """Whether SMTPUTF8 is needed, not only allowed (RFC 6531 §3.4)."""
-    if transaction.utf8 or not transaction.sender.is_ascii:
-        return True
-    recipients = transaction.recipients
-    return not all([recipients[place].is_ascii for place in places])
 
 
 def _with_delay(notify: str) -> str:
