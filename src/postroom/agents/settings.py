@@ -21,7 +21,8 @@ MECHANISMS = (
     "LOGIN",
 )
 """The SASL mechanisms we can log in by."""
-_USUAL_MECHANISMS = tuple(name for name in MECHANISMS if name != "CRAM-MD5")
+USUAL_MECHANISMS = tuple(name for name in MECHANISMS if name != "CRAM-MD5")
+"""Those that are used unless the settings say otherwise."""
 
 
 class Destination(
@@ -182,7 +183,7 @@ class SmtpAgentSettings(
     login: str = ""
     """The login to use at every destination that names no other; empty: none. It is
     seldom right here: name it in ``[[outbound.destination]]`` or in a route."""
-    auth_mechanisms: tuple[str, ...] = _USUAL_MECHANISMS
+    auth_mechanisms: tuple[str, ...] = USUAL_MECHANISMS
     """How we may log in, best first; ``CRAM-MD5`` only if it is named."""
     auth_in_clear: bool = False
     """Send passwords and tokens (PLAIN, LOGIN, OAUTHBEARER, XOAUTH2) without TLS."""

@@ -99,14 +99,14 @@ class SmtpAgent:
                 return [found] * len(attempt.envelope.recipients)
             place = found
         if self._links.bind is not None:
-            self._links.bind(hop, place.destination)
+            self._links.bind(hop, place.pool)
         protection = protection_of(attempt, place)
         outcomes = await self._deliver_over(
-            self._pool(place, protection), attempt, protection
+            self._pool(place, hop, protection), attempt, protection
         )
         if protection is Protection.DEMANDED and may_go_without(attempt, outcomes):
             # RFC 8689 §5: a bounce is not to be lost for want of REQUIRETLS.
-            pool = self._pool(place, Protection.USUAL)
+            pool = self._pool(place, hop, Protection.USUAL)
             outcomes = await self._deliver_over(pool, attempt, Protection.USUAL)
         return outcomes
 
@@ -177,9 +177,12 @@ class SmtpAgent:
 
     # -- connections ---------------------------------------------------------------
 
-    def _pool(self, place: Place, protection: Protection) -> Pool:
+    def _pool(self, place: Place, hop: str, protection: Protection) -> Pool:
         """Return the connections that have the terms and protection wanted."""
-        name = place.pool + protection.value
+        name = place.pool
+        if protection is not Protection.USUAL:
+            # such mail is rare: connections for each hop, whoever shares its hosts
+            name = f"{name}{protection.value};{hop}"
         return self._pools.get(name) or self._new_pool(name, place, protection)
 
     def _new_pool(self, name: str, place: Place, protection: Protection) -> Pool:

@@ -10,7 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from postroom.agents.settings import Destination, SmtpAgentSettings, pattern_key
+from postroom.agents.settings import (
+    USUAL_MECHANISMS,
+    Destination,
+    SmtpAgentSettings,
+    pattern_key,
+)
 from postroom.dns.hop import Hop
 from postroom.dns.hop_options import (
     NO_OPTIONS,
@@ -41,7 +46,7 @@ class Terms(msgspec.Struct, frozen=True):
     certificate: str = ""
     certificate_key: str = ""
     login: str = ""
-    auth_mechanisms: tuple[str, ...] = ()
+    auth_mechanisms: tuple[str, ...] = USUAL_MECHANISMS
     auth_in_clear: bool = False
     source_ipv4: str = ""
     source_ipv6: str = ""
@@ -66,7 +71,7 @@ class Terms(msgspec.Struct, frozen=True):
         """A text that differs where the terms do; empty for the usual ones."""
         usual = _USUAL
         return ";".join(
-            f"{name}={value}"
+            f"{name}={','.join(value) if isinstance(value, tuple) else value}"
             for name in self.__struct_fields__
             if (value := getattr(self, name)) != getattr(usual, name)
         )

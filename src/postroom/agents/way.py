@@ -36,7 +36,8 @@ class Place(NamedTuple):
 
     Attributes:
         destination: the names of its hosts and their port.
-        pool: the name of its connections: no others have the same terms.
+        pool: the name of its connections, and of what the schedule knows of them:
+            no others have the same terms.
         terms: those of the hop.
         by_host: whether single hosts may have terms of their own.
         is_strict: whether mail waits at some host rather than go in the clear.
@@ -86,6 +87,9 @@ class Ways:
         terms, by_host = self._book.of_hop(hop)
         return self._book.of_host(hop, peer.name) if by_host else terms
 
+    def _terms_of(self, hop: str, peers: list[Peer]) -> set[Terms]:
+        return {self.terms(hop, peer) for peer in peers}
+
     async def look(self, hop: str) -> Place | Reason:
         """Return the place of a hop: its hosts and port, and the terms there."""
         try:
@@ -97,15 +101,16 @@ class Ways:
             return peers
         names = ",".join(sorted({peer.name for peer in peers}))
         destination = f"{names}:{peers[0].port}"
-        is_strict = terms.is_strict or (
-            by_host and any(self.terms(hop, peer).is_strict for peer in peers)
-        )
+        is_strict = any(one.is_strict for one in self._terms_of(hop, peers))
         if len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
         until_us = read_mono_us() + self._settings.found_kept
         is_here = self._lmtp and all(_is_here(peer) for peer in peers)
         key = terms.key
         pool = f"{destination};{key}" if key else destination
+        # A certificate of one domain says nothing of another that has the same hosts.
+        if any("domain" in one.tls_names for one in self._terms_of(hop, peers)):
+            pool = f"{pool};{hop_name(hop)}"
         place = Place(destination, pool, terms, by_host, is_strict, is_here, until_us)
         self._known[hop] = place
         return place

@@ -50,9 +50,10 @@ def wants_body(
 ) -> bool:
     """Whether the body is to be read and given to ``make_report``.
 
-    Only for failures, unless the sender asked for headers (RFC 3461 §4.3, §6.2).
+    Only for failures, unless the sender asked for headers (RFC 3461 §4.3, §6.2) or
+    wants the message protected (RFC 8689 §5).
     """
-    full = envelope.ret.upper() != "HDRS"
+    full = envelope.ret.upper() != "HDRS" and not envelope.requiretls
     return kind is ReportKind.FAILED and full and size_octets <= octets_max
 
 
@@ -104,6 +105,7 @@ def make_report(
         recipients=(Recipient(posting.to),),
         body=BodyType.EIGHT_BIT if eight_bit else BodyType.SEVEN_BIT,
         smtputf8=not posting.to.is_ascii,
+        requiretls=about.envelope.requiretls,  # RFC 8689 §5
         arrival_us=reporter.utc_us,
     )
     return Report(Message(header, MemoryBody(body)), envelope)

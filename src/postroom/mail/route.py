@@ -13,8 +13,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     ``hop`` is the routed name that the queue is ordered by: a domain
     (``whizzer.test``), a smart host in brackets with optional port
     (``[relay.test]:587``: no MX look-up), an address literal (``[127.0.0.2]``), or
-    ``local``; ``;option=value`` may follow (``dns/hop_options``). ``rule`` says, for people, what decided
-    (``"MX of whizzer.test"``, ``"table routes: whizzer.test"``).
+    ``local``; ``;option=value`` may follow (``dns/hop_options``). ``rule`` says, for
+    people, what decided (``"MX of whizzer.test"``, ``"table routes: whizzer.test"``).
     """
 
     agent: str

@@ -33,6 +33,7 @@ class Sender:
 
     Attributes:
         events: what it told.
+        bound: the destinations of hops, as it told the schedule.
         agent: the agent itself.
     """
 
@@ -40,12 +41,13 @@ class Sender:
         self, host: Host, zone: dict[str, Any] | None = None, **settings: Any
     ) -> None:
         self.events: list[AnyEvent] = []
+        self.bound: dict[str, str] = {}
         self.agent = SmtpAgent(
             SmtpAgentSettings(port=host.port, **settings),
             FakeResolver(zone or ZONE),
             "gonzo.test",
             OwnNames(),
-            Links(emit=self.events.append),
+            Links(emit=self.events.append, bind=self.bound.__setitem__),
         )
 
     async def send(self, hop: str = "whizzer.test", **changes: Any) -> Outcome:

@@ -14,7 +14,7 @@ from postroom.agents.settings import Destination, SmtpAgentSettings
 from postroom.mail.outcome import Deferred, Delivered, Failed
 from postroom.observe.events import TlsFailed, TlsStarted
 from postroom.testing.authority import Authority
-from postroom.testing.outbound import OFFERS, READY, Sender, attempt
+from postroom.testing.outbound import OFFERS, READY, ZONE, Sender, attempt
 from postroom.testing.resolver import FakeResolver
 from postroom.testing.scripted_host import Answer, running
 from postroom.testing.scripted_host import ScriptedHost as Host
@@ -380,6 +380,39 @@ async def test_other_terms_are_other_connections(authority: Authority) -> None:
     assert host.connections == 4
     assert host.callers == ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.9"]
     assert host.lines.count("EHLO other.test") == 2
+
+
+async def test_a_certificate_of_one_domain_is_none_of_another(
+    authority: Authority,
+) -> None:
+    """Both have the same hosts, but a connection made for one is not for the other."""
+    host = secure(authority, "whizzer.test")
+    zone = {**ZONE, "other.test MX": ["10 mx.whizzer.test"]}
+    async with running(host):
+        sender = Sender(
+            host,
+            zone,
+            tls="verified",
+            tls_names=("domain",),
+            ca_file=authority.ca_file,
+        )
+        assert isinstance(await sender.send(), Delivered)
+        assert isinstance(await sender.send("other.test"), Deferred)
+        assert isinstance(await sender.send(), Delivered)
+        await sender.aclose()
+    assert host.connections == 2
+    assert len(host.messages) == 2
+
+
+async def test_failures_on_some_terms_are_none_on_others(authority: Authority) -> None:
+    """What the schedule lets rest is a destination on the same terms."""
+    host = secure(authority)
+    async with running(host):
+        sender = Sender(host)
+        await sender.send("whizzer.test;tls=verified")
+        await sender.send()
+        await sender.aclose()
+    assert len(set(sender.bound.values())) == 2
 
 
 # -- REQUIRETLS -----------------------------------------------------------------

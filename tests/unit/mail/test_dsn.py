@@ -129,6 +129,15 @@ def test_the_envelope_is_from_nobody_to_the_sender() -> None:
     assert not envelope.smtputf8
 
 
+def test_what_was_to_be_protected_stays_so() -> None:
+    """RFC 8689 §5: REQUIRETLS goes on, and the body stays out, whatever RET says."""
+    protected = Envelope(BETTY, (JOE,), ORIGIN, ret="FULL", requiretls=True)
+    made = report(envelope=protected)
+    assert made.envelope.requiretls
+    assert b"Text." not in whole(made)
+    assert not report().envelope.requiretls
+
+
 def test_a_delay_says_until_when_and_returns_the_header_only() -> None:
     late = Deferred("4.4.1", "Connection refused by whizzer.test.", hop_failed=True)
     made = report(late, ReportKind.DELAYED)
