@@ -24,7 +24,7 @@ def strict(world: World) -> Iterator[Host]:
     backwards = ".".join(reversed(world.ip(PLAIN).split(".")))
     world.zone.add(f"{backwards}.in-addr.arpa PTR plain.test")
     world.zone.add(f"plain.test A {world.ip(PLAIN)}")
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "receive": {
             "sessions_per_client_max": SESSIONS,
             "greet_pause": "50ms",

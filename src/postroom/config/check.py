@@ -15,6 +15,7 @@ from postroom.config.check_files import (
     unsafe_file,
     users_findings,
 )
+from postroom.config.check_limits import limit_findings
 from postroom.config.check_listen import listen_findings
 from postroom.config.check_logins import login_findings
 from postroom.config.check_outbound import outbound_findings
@@ -57,6 +58,7 @@ def run_check(path: str) -> CheckReport:
         *_name_findings(config),
         *listen_findings(config),
         *_relay_findings(config),
+        *limit_findings(config),
         *_space_findings(config),
         *directory_findings(config),
         *site_findings(config),
