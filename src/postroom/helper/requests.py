@@ -110,7 +110,7 @@ def read_request(octets: bytes) -> Request:
     """
     try:
         return _request.decode(octets)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FrameError(str(error)) from None
 
 
@@ -122,5 +122,5 @@ def read_answer(octets: bytes) -> Answer:
     """
     try:
         return _answer.decode(octets)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FrameError(str(error)) from None

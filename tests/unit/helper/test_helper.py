@@ -135,7 +135,15 @@ def test_heads_that_are_none(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets", [b"", b"x", b"\x91\xa1a", msgspec.msgpack.encode({"user": "a"})]
+    "octets",
+    [
+        b"",
+        b"x",
+        b"\x91\xa1a",
+        b"\x92\xa1\xff\xc4\x01a",  # no UTF-8
+        b"\x82\xa4type\xa6Denied\xa6reason\xa1\xff",
+        msgspec.msgpack.encode({"user": "a"}),
+    ],
 )
 def test_values_that_are_none(octets: bytes) -> None:
     with pytest.raises(FrameError):
