@@ -71,6 +71,9 @@ class Metrics:
                 self._add_named("checks", event.check)
             case TlsStarted():
                 self._add(f"tls.{event.side}.started")
+                self._add(f"tls.{event.side}.{event.version}")
+                if event.resumed:
+                    self._add(f"tls.{event.side}.resumed")
             case TlsFailed():
                 self._add(f"tls.{event.side}.failed")
             case LoggedInElsewhere():

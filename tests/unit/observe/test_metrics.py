@@ -53,6 +53,7 @@ def test_counts_by_name() -> None:
         "mailbox.deleted": 2,
         "logins.refused": 1,
         "tls.client.started": 1,
+        "tls.client.TLSv1.3": 1,
         "tls.client.failed": 1,
         "logins.elsewhere.done": 1,
         "logins.elsewhere.refused": 1,
