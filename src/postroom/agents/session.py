@@ -122,6 +122,9 @@ class Session:
 
     def start(self, job: Job) -> bool:
         """Begin a job now, only while ``takes_more``; False: it is settled already."""
+        if self._client.is_closed:
+            job.settle_all(self._trouble or lost_connection(self.peer))
+            return False
         if not self._submit(job):
             return False
         self._flush()

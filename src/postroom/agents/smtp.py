@@ -224,6 +224,12 @@ class SmtpAgent:
         self, session: Session, attempt: Attempt, protection: Protection, say: Say
     ) -> list[Outcome]:
         loop = asyncio.get_running_loop()
+
+        def put(part: Sequence[Recipient]) -> "asyncio.Future[list[Outcome]]":
+            job = _job(attempt, part, loop.create_future(), protection)
+            session.start(job)
+            return job.done
+
         serving = asyncio.create_task(session.serve())
         recipients = attempt.envelope.recipients
         size = self._settings.recipients_max
@@ -231,9 +237,8 @@ class SmtpAgent:
         try:
             for i in range(0, len(recipients), size):
                 part = recipients[i : i + size]
-                job = _job(attempt, part, loop.create_future(), protection)
-                session.start(job)
-                outcomes += (told_now := await job.done)
+                told_now = await self._again(put, part, await put(part))
+                outcomes += told_now
                 _tell(part, told_now, say)
             say(f"Closing connection to {session.peer.label}")
             session.leave()

@@ -23,6 +23,7 @@ from postroom.mail.route import Route
 from postroom.net.clock import read_now
 from postroom.smtp.settings import ServerSettings
 from postroom.testing.resolver import FakeResolver
+from postroom.testing.scripted_host import ScriptedHost, running
 from postroom.testing.served_site import ServedSite, served
 from postroom.testing.site import Site
 
@@ -69,13 +70,17 @@ def site(*hidden: str, **settings: Any) -> Site:
     return Site(ServerSettings(hidden_keywords=hidden, **settings))
 
 
+def agent_at(port: int, **settings: Any) -> SmtpAgent:
+    zone = {"whizzer.test MX": ["10 mx.whizzer.test"], "mx.whizzer.test A": "127.0.0.2"}
+    chosen = SmtpAgentSettings(port=port, **settings)
+    return SmtpAgent(chosen, FakeResolver(zone), "gonzo.test", OwnNames())
+
+
 async def deliver(
     host: Site, *attempts: Attempt, **settings: Any
 ) -> tuple[ServedSite, list[Sequence[Outcome]]]:
-    zone = {"whizzer.test MX": ["10 mx.whizzer.test"], "mx.whizzer.test A": "127.0.0.2"}
     async with served(host) as serving:
-        chosen = SmtpAgentSettings(port=serving.port, **settings)
-        agent = SmtpAgent(chosen, FakeResolver(zone), "gonzo.test", OwnNames())
+        agent = agent_at(serving.port, **settings)
         outcomes = [await agent.deliver(one) for one in attempts]
         await agent.aclose()
     return serving, outcomes
@@ -343,3 +348,40 @@ async def test_requiretls_only_to_hosts_that_offer_it() -> None:
     serving, ((outcome,),) = await deliver(site(), letter)
     assert isinstance(outcome, Failed | Deferred)
     assert not serving.site.messages
+
+
+# -- while somebody listens (sendmail -v) -------------------------------------------
+
+
+async def test_too_many_for_one_transaction_while_somebody_listens() -> None:
+    names = [Address(f"u{i}", "whizzer.test") for i in range(5)]
+    lines: list[str] = []
+    letter = msgspec.structs.replace(attempt(*names), say=lines.append)
+    host = site(recipients_max=2)
+    _, (outcomes,) = await deliver(host, letter)
+    assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+    assert [len(message.recipients) for message in host.messages] == [2, 2, 1]
+    assert sum("... Sent" in line for line in lines) == 5
+
+
+async def test_chunks_are_narrated_without_their_octets() -> None:
+    lines: list[str] = []
+    body = StoredBody(b"a line\r\n" * 40_000)
+    letter = msgspec.structs.replace(attempt(body=body), say=lines.append)
+    await deliver(site(), letter)
+    said = [line for line in lines if line.startswith(">>> ")]
+    assert any(line.startswith(">>> BDAT 2") for line in said)
+    assert any(line.endswith(" LAST") for line in said)
+    assert not any("a line" in line for line in said)
+
+
+async def test_a_session_that_ended_takes_nothing_more() -> None:
+    """Further parts of a long list wait; nobody waits for a reply that cannot come."""
+    host = ScriptedHost({"MAIL": b"421 4.3.2 bye\r\n"})
+    letter = msgspec.structs.replace(attempt(JOE, BOB), say=lambda line: None)
+    async with running(host):
+        agent = agent_at(host.port, recipients_max=1)
+        outcomes = await agent.deliver(letter)
+        await agent.aclose()
+    assert all(isinstance(o, Deferred) and o.hop_failed for o in outcomes)
+    assert len(outcomes) == 2
