@@ -9,6 +9,9 @@ from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.tls import TlsFacts
 
 _NOT_XCHAR = re.compile(r"[^!-*,-<>-~]")
+# QCHAR = %x21-2a / %x2c-3c / %x3e-5b / %x5d-7e (RFC 6533 §3)
+_NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 _ORCPT_CHARS_MAX = 500  # RFC 3461 §5.4
 
@@ -57,11 +60,19 @@ def said_orcpt(recipient: Recipient) -> str:
     that we accepted; empty if that cannot be said.
     """
     given = given_orcpt(recipient)
+    if given:
+        # RFC 6533 §3: so it may be said to hosts without SMTPUTF8, too
+        return given if given.isascii() else _NOT_ASCII.sub(_embedded, given)
     address = accepted_as(recipient)
-    if given or not address.isascii():  # RFC 6533 §4: utf-8 needs SMTPUTF8
-        return given
-    added = f"rfc822;{to_xtext(address)}"
+    if address.isascii():
+        added = f"rfc822;{to_xtext(address)}"
+    else:
+        added = f"utf-8;{_NOT_QCHAR.sub(_embedded, address)}"
     return added if len(added) <= _ORCPT_CHARS_MAX else ""
+
+
+def _embedded(match: re.Match[str]) -> str:
+    return f"\\x{{{ord(match[0]):02X}}}"
 
 
 def to_xtext(text: str) -> str:

@@ -99,7 +99,15 @@ def test_delivered_to(header: bytes, expected: bool) -> None:
         (" a+b@c", "", "a+b@c", "rfc822;a+2Bb@c"),
         ("x;y a@c", "x;y", "a@c", "x;y"),
         (' "a b"@c', "", '"a b"@c', 'rfc822;"a+20b"@c'),
-        (" jörg@c", "", "jörg@c", ""),
+        # RFC 6533 §3: the form that needs no SMTPUTF8
+        (" jörg+x@c", "", "jörg+x@c", r"utf-8;j\x{F6}rg\x{2B}x@c"),
+        (
+            r"utf-8;ö\x{2B}@c",
+            r"utf-8;ö\x{2B}@c",
+            "team@gonzo.test",
+            r"utf-8;\x{F6}\x{2B}@c",
+        ),
+        (" " + "ö" * 64 + "@" + "ö" * 63, "", "ö" * 64 + "@" + "ö" * 63, ""),
         (" " + "+" * 200 + "@c", "", "+" * 200 + "@c", ""),
     ],
 )

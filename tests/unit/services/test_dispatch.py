@@ -457,3 +457,26 @@ async def test_a_clock_that_goes_back_does_not_lose_a_window(gone_back_s: int) -
         assert b.is_balanced()
         await b.rescan(2 * HOUR_US // SECOND_US)
         assert await b.queue() == []
+
+
+@pytest.mark.parametrize(
+    ("by", "agent_is_asked", "left"), [("60;R", False, []), ("60;N", True, [])]
+)
+async def test_no_attempt_is_made_when_the_time_is_over(
+    by: str, agent_is_asked: bool, left: list[str]
+) -> None:
+    """RFC 2852 §4.1.3, whichever agent it would be."""
+    async with bench() as b:
+        letter = b.letter(JOE)
+        arrival_us = b.clock.utc_us - 61_000_000
+        envelope = msgspec.structs.replace(
+            letter.envelope, deliver_by=by, arrival_us=arrival_us
+        )
+        await b.shard.accept(msgspec.structs.replace(letter, envelope=envelope))
+        await b.rescan()
+        assert (b.agents["smtp"].tried == [JOE]) is agent_is_asked
+        assert [each.kind for each in b.told(ReportQueued)] == (
+            [] if agent_is_asked else ["failed"]
+        )
+        assert await b.waiting() == left
+        assert b.is_balanced()
