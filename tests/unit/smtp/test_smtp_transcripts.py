@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from postroom.mail.envelope import BodyType
+from postroom.smtp.transaction import Transaction
+from postroom.testing.pair import Pair
 from postroom.testing.transcript import (
     Transcript,
     TranscriptError,
@@ -31,8 +34,36 @@ def test_transcript(transcript: Transcript, ahead: bool) -> None:
             raise TranscriptError(f"cut {name}: {error}") from error
 
 
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
+def test_our_client_gets_the_same_across(transcript: Transcript) -> None:
+    """What a transcript has accepted our client sends to a server of the same rules."""
+    played = play(transcript)
+    for cut in (whole, by_octet, at_random(7)):
+        for taken, params in zip(played.messages, played.envelopes, strict=True):
+            pair = Pair(transcript.site(), cut=cut)
+            pair.greet()
+            is_binary = params.body is BodyType.BINARY
+            transaction = Transaction(
+                taken.sender,
+                taken.recipients,
+                size_octets=len(taken.content),
+                eight_bit=not taken.content.isascii(),
+                ret=params.ret,
+                envid=params.envid,
+                chunked=is_binary,
+                binary=is_binary,
+                utf8=params.smtputf8,
+            )
+            pair.submit(transaction, taken.content)
+            pair.pump()
+            (got,) = pair.site.messages
+            assert (got.sender, got.recipients) == (taken.sender, taken.recipients)
+            assert got.content.replace(b"\0..", b"\0.") == taken.content
+            assert pair.client.is_idle
+
+
 def test_there_are_enough() -> None:
-    assert len(TRANSCRIPTS) >= 40
+    assert len(TRANSCRIPTS) >= 150
 
 
 @pytest.mark.parametrize(
