@@ -133,7 +133,7 @@ class Opening:
         self._say, self._hop = say, hop
         is_implicit = self._terms.is_implicit(self.peer.port) and not self.peer.path
         if is_implicit:
-            reason = await self._handshake()
+            reason = await self._handshake(from_start=True)
             if reason is not None:
                 return reason
         reason = await self._greet()
@@ -193,10 +193,6 @@ class Opening:
             if not terms.is_strict:  # RFC 3207 §4: the session goes on as it was
                 return None
             return self._no_tls(f"refuses STARTTLS ({_shown(answer.reply)})")
-        # RFC 3207 §4.2: nothing that came in the clear may survive.
-        injected = client.discarded_octets + self._stream.unread_octets
-        if injected:
-            self._tell_tls(f"discarded {injected} octets sent ahead of the handshake")
         reason = await self._handshake()
         if reason is not None:
             return reason
@@ -211,7 +207,7 @@ class Opening:
             return Failed("5.7.10", text, self.peer.text)
         return Deferred("4.7.4", text, self.peer.text, hop_failed=True)
 
-    async def _handshake(self) -> Reason | None:
+    async def _handshake(self, *, from_start: bool = False) -> Reason | None:
         terms, stream = self._terms, self._stream
         is_verified = terms.tls == "verified"
         demand = TlsDemand(
@@ -223,10 +219,17 @@ class Opening:
             self._tell_tls(str(error))
             text = "TLS is not set up properly on this system"
             return Deferred("4.3.5", text, hop_failed=True)
+        if not from_start:
+            self._tell_injected()
         name = _bare(self.peer.name) or self.peer.ip
         self._wait(self._settings.tls_timeout)
         try:
-            await stream.start_tls(context, server_side=False, server_hostname=name)
+            await stream.start_tls(
+                context,
+                server_side=False,
+                server_hostname=name,
+                from_start=from_start,
+            )
         except StreamError as failure:
             self.tls_broke = _why(failure)
             self._tell_tls(self.tls_broke)
@@ -238,6 +241,13 @@ class Opening:
                 return self._misnamed()
         self._tell_started(verified)
         return None
+
+    def _tell_injected(self) -> None:
+        # RFC 3207 §4.2: nothing that came in the clear survives; the core and the
+        # stream see to it.
+        injected = self.client.discarded_octets + self._stream.unread_octets
+        if injected:
+            self._tell_tls(f"discarded {injected} octets sent ahead of the handshake")
 
     def _verified_name(self) -> str:
         tls = self._stream.tls
