@@ -75,6 +75,7 @@ class Router:
         self._local = frozenset(_local_domains(settings, hostname))
         self._smart_hop = _smart_hop(settings.smart_host)
         self._ways: dict[str, Relay | Unroutable] = {}
+        self._asks_routes = bool(settings.routes)
         _check_postmaster(settings.postmaster)
 
     def is_local(self, domain: str) -> bool:
@@ -87,6 +88,10 @@ class Router:
 
     def recall(self, address: Address, facts: Facts) -> Routing | None:
         """Classify at once; None if some fact must be waited for."""
+        if not self._asks_routes:  # then a domain that is not ours has one way
+            way = self._ways.get(address.domain)
+            if way is not None:
+                return way
         routing = answer_now(self.classify(address), facts)
         if isinstance(routing, Waiting):
             routing.close()

@@ -22,6 +22,7 @@ from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction
 from postroom.smtp import commands, replies, server
 
+_LOCAL = Kind.LOCAL  # bound once: it is looked at for each recipient
 _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
 
 
@@ -94,7 +95,7 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
 
 def on_rcpt(talk: Talk, event: commands.Rcpt) -> Awaitable[None] | None:
     """Say whether mail for an address is taken."""
-    if talk.face.kind is Kind.LOCAL:
+    if talk.face.kind is _LOCAL:
         event = msgspec.structs.replace(event, address=_whole(talk, event.address))
     elif talk.origin.login:
         refusal = user_mail.recipient_refusal(talk)

@@ -92,11 +92,13 @@ class ServerConnection:
         "_arriving",
         "_chunks",
         "_closed_told",
+        "_command_octets_max",
         "_content",
         "_errors",
         "_hostname",
         "_inbox",
         "_is_proxy",
+        "_line_octets_max",
         "_lmtp",
         "_messages",
         "_out",
@@ -125,6 +127,9 @@ class ServerConnection:
         opened_us: int = 0,
     ) -> None:
         self._settings = settings
+        # Bound once: they are looked at for each command.
+        self._line_octets_max = int(settings.line_octets_max)
+        self._command_octets_max = int(settings.command_line_octets_max) - 2
         self._hostname = hostname
         self._lmtp = lmtp
         self._parse = parser(settings, lmtp=lmtp)
@@ -429,10 +434,12 @@ class ServerConnection:
             return self._next_response()
         if self.state is _START and (foreign := self._foreigner()):
             return foreign
-        line = self._inbox.line(self._settings.line_octets_max)
+        line = self._inbox.line(self._line_octets_max)
         if line is None:
             return None
-        if line is LineFault.TOO_LONG or self._settings.is_over(line):
+        if line is LineFault.TOO_LONG or (
+            len(line) > self._command_octets_max and self._settings.is_over(line)
+        ):
             return self._refuse(Refused("", "", replies.LINE_TOO_LONG, "line-too-long"))
         command = self._parse(line)
         if isinstance(command, Bdat):
