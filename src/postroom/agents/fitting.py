@@ -9,11 +9,12 @@ import msgspec
 
 from postroom.agents.content import plan_for
 from postroom.agents.job import Job
+from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import Peer
 from postroom.mail.deliver_by import EXPIRED, by_now, has_expired, is_return, is_traced
 from postroom.mail.outcome import Delivered, Failed, Outcome
 from postroom.net.clock import read_now
-from postroom.render.demand import demand_of
+from postroom.render.demand import Demand, demand_of
 from postroom.render.plan import Plan, Unconvertible
 from postroom.smtp.extensions import Extensions
 from postroom.smtp.transaction import Transaction
@@ -26,22 +27,27 @@ class Fitting:
         offered: its extensions, as far as they are used.
         peer: the host.
         hostname: ours, for what conversions leave in the header.
-        convert_long: convert long lines also where 8 bits may pass.
+        settings: what is converted.
     """
 
     __slots__ = ("_binary_demand", "_demand", "_hostname", "_offered", "_peer", "_size")
 
     def __init__(
-        self, offered: Extensions, peer: Peer, hostname: str, *, convert_long: bool
+        self,
+        offered: Extensions,
+        peer: Peer,
+        hostname: str,
+        settings: SmtpAgentSettings,
     ) -> None:
         self._offered = offered
         self._peer = peer
         self._hostname = hostname
         self._size = offered.size_octets_max
-        self._demand = demand_of(offered, is_binary=False, long_lines=convert_long)
-        self._binary_demand = demand_of(
-            offered, is_binary=True, long_lines=convert_long
-        )
+        long_lines = settings.long_lines == "convert"
+        self._demand = demand_of(offered, is_binary=False, long_lines=long_lines)
+        self._binary_demand = demand_of(offered, is_binary=True, long_lines=long_lines)
+        if settings.eight_bit == "pass":
+            self._demand = Demand() if long_lines else None
 
     def transaction(self, job: Job) -> Transaction | Failed:
         """Return what to announce to the host now, or why it cannot have it."""

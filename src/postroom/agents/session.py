@@ -90,12 +90,7 @@ class Session:
         self._numbers = 0
         if settings.ignored_extensions:
             client.extensions = client.extensions.without(settings.ignored_extensions)
-        self._fitting = Fitting(
-            client.extensions,
-            peer,
-            client.hostname,
-            convert_long=settings.long_lines == "convert",
-        )
+        self._fitting = Fitting(client.extensions, peer, client.hostname, settings)
         self._messages_max = min(
             settings.messages_per_connection_max,
             client.extensions.messages_max or settings.messages_per_connection_max,

@@ -214,6 +214,10 @@ class SmtpAgentSettings(
     """Connections to one destination, over all workers."""
     recipients_max: int = 100
     """Recipients of one transaction; more go in several (RFC 5321 §4.5.3.1.8)."""
+    eight_bit: Literal["convert", "pass"] = "convert"
+    """What becomes of octets outside ASCII where a host takes 7 bits only: ``convert``
+    the parts that hold some (RFC 6152 §3), or ``pass`` them, hoping that they get
+    through, so that signatures stay whole. Binary content is converted in any case."""
     long_lines: Literal["pass", "convert"] = "pass"
     """What becomes of lines over 998 octets (RFC 5321 §4.5.3.1.6) where a host takes 8
     bits: ``pass`` them as they came, so that signatures stay whole, or ``convert`` the

@@ -115,6 +115,12 @@ async def test_eight_bits_are_converted_for_others(stored: bool) -> None:
     assert leaf(content) == text
 
 
+async def test_eight_bits_pass_where_that_is_wanted() -> None:
+    letter = attempt(header=MIME, body=b"caf\xe9\r\n", kind=BodyType.EIGHT_BIT)
+    serving, _ = await deliver(site("8BITMIME"), letter, eight_bit="pass")
+    assert serving.site.messages[0].content == MIME + b"\r\ncaf\xe9\r\n"
+
+
 async def test_seven_bits_are_not_touched_for_others() -> None:
     letters = [attempt(), attempt(body=StoredBody(b"Text.\r\n" * 20_000))]
     serving, outcomes = await deliver(site("8BITMIME"), *letters)
