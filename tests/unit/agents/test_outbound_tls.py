@@ -483,6 +483,20 @@ async def test_requiretls_tries_the_next_host(authority: Authority) -> None:
     assert plain.lines[-1] == "QUIT"  # RFC 8689 §4.2.1
 
 
+async def test_requiretls_leaves_a_host_that_does_not_know_it(
+    authority: Authority,
+) -> None:
+    names = (MX, "mx2.whizzer.test")
+    unknowing = secure(authority, *names)
+    good = Host(WITH_REQUIRETLS, tls=authority.server_context(*names))
+    async with running(unknowing, good):
+        sender = Sender(good, ca_file=authority.ca_file)
+        outcome = await sender.send("two.test", requiretls=True)
+        await sender.aclose()
+    assert isinstance(outcome, Delivered)
+    assert len(good.messages) == 1
+
+
 async def test_requiretls_waits_for_a_host_that_is_down(authority: Authority) -> None:
     plain, down = Host(), Host({"@": b"421 4.3.2 later\r\n"})
     async with running(plain, down):
