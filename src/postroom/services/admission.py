@@ -39,18 +39,27 @@ class _Bound(NamedTuple):
 
 
 class Admission:
-    """Counts sessions against one set of settings."""
+    """Counts sessions against one set of settings.
 
-    def __init__(self, settings: ReceiveSettings) -> None:
+    Args:
+        settings: the ``[receive]`` section.
+        has_users: whether a listener for users is there, for whom places are kept.
+    """
+
+    def __init__(self, settings: ReceiveSettings, *, has_users: bool = False) -> None:
         self.settings = settings
+        kept = min(settings.sessions_for_users, settings.sessions_max // 2)
+        self._for_others = settings.sessions_max - (kept if has_users else 0)
         v4 = _bounds(settings, (32, "client"), (24, "ipv4_24"))
         v6 = _bounds(settings, (128, "client"), (64, "ipv6_64"), (48, "ipv6_48"))
         self._bounds = {False: v4, True: v6}
 
-    def enter(self, counters: Counters, ip: str) -> Admitted | TurnedAway:
-        """Take a place for a client."""
+    def enter(
+        self, counters: Counters, ip: str, *, is_user: bool = False
+    ) -> Admitted | TurnedAway:
+        """Take a place for a client; ``is_user``: it came to a listener for users."""
         s = self.settings
-        if not counters.add("smtp", 1, s.sessions_max):
+        if not counters.add("smtp", 1, s.sessions_max if is_user else self._for_others):
             return TurnedAway(_FULL, "sessions_max")
         if s.exempt_networks and in_networks(ip, s.exempt_networks):
             return Admitted(("smtp",))

@@ -8,7 +8,8 @@ from postroom.mail.envelope import Origin
 from postroom.net.stream import Stream
 from postroom.observe.events import SessionClosed, SessionRefused
 from postroom.services.admission import Admission, TurnedAway
-from postroom.services.face import Tls
+from postroom.services.face import Kind, Tls
+from postroom.services.generation import Generation
 from postroom.services.handshake import Guard
 from postroom.services.reception import Conversation, Tools
 from postroom.services.session import SmtpSession
@@ -19,16 +20,17 @@ class ReceiveService:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._admission = Admission(tools.shop.generation().receive)
+        self._admission = _admission(tools.shop.generation())
 
     async def serve(self, stream: Stream, listener: str) -> None:
         """Serve one connection from greeting to end."""
         counters, generation = self._tools.counters, self._tools.shop.generation()
-        receive = generation.receive
         admission = self._admission
-        if admission.settings is not receive:  # another generation is in force
-            admission = self._admission = Admission(receive)
-        place = admission.enter(counters, stream.peer_ip)
+        if admission.settings is not generation.receive:  # another is in force
+            admission = self._admission = _admission(generation)
+        face = generation.face(listener)
+        is_user = face.kind is Kind.SUBMISSION
+        place = admission.enter(counters, stream.peer_ip, is_user=is_user)
         if isinstance(place, TurnedAway):
             return await self._turn_away(stream, place)
         try:
@@ -38,7 +40,7 @@ class ReceiveService:
                 client_port=stream.peer_port,
                 listener=listener,
             )
-            if generation.face(listener).tls is Tls.IMPLICIT:
+            if face.tls is Tls.IMPLICIT:
                 await self._encrypted(stream, origin)
             else:
                 await self.converse(stream, origin)
@@ -91,3 +93,8 @@ class ReceiveService:
         )
         stream.write(refused.reply.to_wire())
         await stream.aclose()
+
+
+def _admission(generation: Generation) -> Admission:
+    kinds = {face.kind for face in generation.faces.values()}
+    return Admission(generation.receive, has_users=Kind.SUBMISSION in kinds)

@@ -15,6 +15,7 @@ _NOT_NEGATIVE = (
     "sessions_per_ipv6_48_max",
     "sessions_per_ipv4_24_max",
     "data_rate_min",
+    "sessions_for_users",
     "bad_recipients_free",
     "idle_commands_max",
     "bad_recipients_max",
@@ -28,6 +29,10 @@ class ReceiveSettings(
 
     sessions_max: int = 1000
     """Sessions at a time over all workers; further ones get 421 4.3.2."""
+    sessions_for_users: int = 50
+    """How many of them are kept for users (listeners with ``service = "submission"``,
+    if there are any), though no more than half: a flood on port 25 must not keep them
+    out."""
     sessions_per_client_max: int = 100
     """Sessions at a time from one address; further ones get 421 4.7.0."""
     sessions_per_ipv6_64_max: int = 100

@@ -116,6 +116,23 @@ def test_exempt_networks_are_bound_by_the_whole_only() -> None:
     assert other.enter("192.0.2.1") == "421 4.3.2 sessions_max"
 
 
+def test_a_flood_does_not_keep_users_out() -> None:
+    settings = ReceiveSettings(sessions_max=4, sessions_for_users=99)
+    counters = SharedCounters.private()
+    door = Admission(settings, has_users=True)
+    said = [door.enter(counters, f"192.0.2.{n}") for n in range(5)]
+    assert [type(one) for one in said] == [Admitted] * 2 + [TurnedAway] * 3
+    users = [door.enter(counters, "198.51.100.1", is_user=True) for _ in range(3)]
+    assert [type(one) for one in users] == [Admitted] * 2 + [TurnedAway]
+
+
+def test_nothing_is_kept_for_users_where_there_are_none() -> None:
+    counters = SharedCounters.private()
+    door = Admission(ReceiveSettings(sessions_max=2, sessions_for_users=1))
+    assert isinstance(door.enter(counters, "192.0.2.1"), Admitted)
+    assert isinstance(door.enter(counters, "192.0.2.2"), Admitted)
+
+
 def test_networks_without_a_bound_are_not_counted() -> None:
     one, _ = two_workers(sessions_per_ipv6_64_max=0, sessions_per_ipv6_48_max=0)
     assert one.enter(A) == "in"
