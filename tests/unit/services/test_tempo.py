@@ -1,16 +1,26 @@
 """How fast and how long a client may talk: pauses, delays, pace, session time."""
 
+import asyncio
+import socket
 from typing import Any
 
+import msgspec
 import pytest
 
 from postroom.mail.envelope import Origin
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
-from postroom.net.stream import StreamOverstayed, StreamTimeout, StreamTooSlow
+from postroom.net.stream import (
+    StreamOverstayed,
+    StreamTimeout,
+    StreamTooSlow,
+    wrap,
+)
 from postroom.observe.events import CommandRejected, SessionClosed
+from postroom.services.face import Face, Kind
 from postroom.services.receive import ReceiveService
 from postroom.services.settings import ReceiveSettings
+from postroom.smtp.settings import ServerSettings
 from postroom.testing.conversation import ListConversation, Piece
 from postroom.testing.workbench import Bench, Plan, bench
 
@@ -150,6 +160,54 @@ async def test_strangers_that_probe_for_a_relay_are_slowed_down_too() -> None:
         said = await talk(b, HELLO, "RCPT TO:<x@elsewhere.test>\n", "QUIT\n")
         assert said.codes[3] == "550 5.7.1"
         assert said.pauses == [SECOND_US]
+
+
+async def test_who_logged_in_may_mistype_names() -> None:
+    origin = msgspec.structs.replace(STRANGER, login="joe")
+    hello = "EHLO c.test\nMAIL FROM:<joe@gonzo.test>\n"
+    async with bench(limits(bad_recipients_free=0, bad_recipients_max=1)) as b:
+        said = await talk(b, hello, *[BAD] * 5, "QUIT\n", origin=origin)
+        assert said.codes[2:] == ["250 2.1.0"] + ["550 5.1.1"] * 5 + ["221 2.0.0"]
+        assert said.pauses == []
+
+
+async def test_a_server_that_has_the_queue_is_let_alone() -> None:
+    plan = limits(greet_pause=S, bad_recipients_free=0, bad_recipients_max=1)
+    async with bench(plan) as b:
+        face = Face(ServerSettings(), Kind.LMTP)
+        b.generation = b.generation._replace(faces={"in": face})
+        hello = "LHLO c.test\nMAIL FROM:<ann@c.test>\n"
+        said = await talk(b, hello, *[BAD] * 5, "QUIT\n")
+        assert said.pauses == []
+        assert said.ends_us is None
+        assert how(b) == "quit"
+
+
+async def test_a_session_that_waits_ends_with_the_server() -> None:
+    async with bench(limits(bad_recipients_free=0)) as b:
+        ours, theirs = socket.socketpair()
+        stream, client = await wrap(ours), await wrap(theirs)
+        hour = Duration.from_text("1h")
+        receive = ReceiveSettings(
+            bad_recipients_free=0,
+            bad_recipient_delay=hour,
+            bad_recipient_delay_max=hour,
+        )
+        b.generation = b.generation._replace(receive=receive)
+        session = asyncio.create_task(
+            ReceiveService(b.tools).converse(stream, STRANGER)
+        )
+        client.write((HELLO + BAD).replace("\n", "\r\n").encode())
+        await b.until(lambda: bool(b.told(CommandRejected)))
+        stream.interrupt()
+        client.write(b"RSET\r\n")
+        said = b""
+        while data := await client.read():
+            said += data
+        assert said.endswith(b"421 4.3.2 Service shutting down, try again later\r\n")
+        client.close()
+        await session
+        assert how(b) == "shutdown"
 
 
 # Time
