@@ -1,5 +1,6 @@
-"""Targets of logins: SASL messages of every mechanism, and signed tokens."""
+"""Targets of logins: SASL messages of every mechanism, both sides; signed tokens."""
 
+import re
 from base64 import urlsafe_b64encode
 
 import msgspec
@@ -22,6 +23,7 @@ from postroom.auth.sasl import (
     Step,
     Unknown,
 )
+from postroom.auth.sasl_client import Link, Secrets, exchange
 from postroom.auth.scram import derive
 
 VERIFIER = derive(b"secret", b"0123456789abcdef", 1)
@@ -81,6 +83,33 @@ def answered(step: Step, said: list[bytes]) -> Answer:
             return Known("joe") if "joe" in names[0] else Unknown("nobody")
         case Lost():
             return None
+
+
+SECRETS = Secrets("joe", "secret", "token", "jane")
+LINK = Link(MECHANISMS, True, True, b"binding", "mx.example", 587)
+MANY_ROUNDS = re.compile(rb"i=0*(?:[5-9]\d{3}|\d{5})")
+
+
+def sasl_client(data: bytes) -> None:
+    """Challenges of any server: no exception, and none is believed without proof."""
+    if not data or MANY_ROUNDS.search(data):  # those only take long
+        return
+    mechanism = MECHANISMS[data[0] % len(MECHANISMS)]
+    ours = exchange(mechanism, SECRETS, LINK, "nonce")
+    said = data[1:].split(b"\xfe")
+    try:
+        response = next(ours)
+        for _ in range(STEPS_MAX):
+            assert len(response) <= 12288
+            response = ours.send(said.pop(0) if said else b"")
+    except StopIteration as stop:
+        distrust = stop.value
+    else:
+        raise AssertionError("the exchange goes on and on")
+    if distrust is None:
+        assert not mechanism.startswith("SCRAM")
+    else:
+        assert distrust.why.isprintable()
 
 
 NOW_S = 1_795_000_000

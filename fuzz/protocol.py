@@ -52,7 +52,9 @@ PARSERS = [
     parser(settings, lmtp=lmtp) for settings in (PLAIN, ALL, NONE) for lmtp in (0, 1)
 ]
 OFFERED = Extensions(
-    dict.fromkeys(("SIZE", "8BITMIME", "DSN", "SMTPUTF8", "PIPELINING"), "")
+    dict.fromkeys(
+        ["SIZE", "8BITMIME", "DSN", "SMTPUTF8", "DELIVERBY", "MT-PRIORITY"], ""
+    )
 )
 # STARTTLS forgets what came with it, and so depends on the cuts; it has a property.
 SITE_SETTINGS = msgspec.structs.replace(
@@ -117,14 +119,19 @@ def judge_mail(address: Address, params: MailParams) -> None:
         ret=params.ret,
         envid=params.envid,
         utf8=params.smtputf8,
+        requiretls=params.requiretls,
+        by=params.deliver_by,
+        priority=params.priority,
     )
-    line = mail_line(sent, OFFERED)
+    utf8 = params.smtputf8 or not address.is_ascii
+    line = mail_line(sent, OFFERED, utf8=utf8, asks_verdicts=params.prdr)
     back = parser(ALL, lmtp=False)(line.encode())
     assert isinstance(back, Mail), (line, back)
     assert back.address == address
-    told, read = back.params, params
-    assert (told.size, told.ret, told.envid) == (read.size, read.ret, read.envid)
-    assert told.smtputf8 == (params.smtputf8 or not address.is_ascii)
+    assert back.params.smtputf8 == utf8
+    same = ("size", "ret", "envid", "requiretls", "deliver_by", "priority", "prdr")
+    for name in same:
+        assert getattr(back.params, name) == getattr(params, name), name
 
 
 def parameters(data: bytes) -> None:

@@ -41,6 +41,15 @@ SASL = [
     b"\x86\xfejoe\xfesecret",
     b"\x07joe 0123456789abcdef0123456789abcdef",
 ]
+CHALLENGES = [
+    b"\x00r=nonceabc,s=AAAA,i=4096\xfev=" + b"A" * 43 + b"=",
+    b"\x01r=nonceabc,s=AAAA,i=4096\xfee=invalid-proof",
+    b"\x01r=other,s=AAAA,i=4096",
+    b"\x02\xfe",
+    b'\x03{"status":"invalid_token"}',
+    b"\x06Username:\xfePassword:",
+    b"\x07<1@mx.example>",
+]
 TOKENS = [
     b'{"keys":[]}',
     b'{"keys":[{"kty":"RSA","kid":"1","n":"AQAB","e":"AQAB","alg":"RS256"}]}',
@@ -152,6 +161,8 @@ def seeds(name: str) -> Iterator[bytes]:
             yield from (b"\0" + one for one in messages() if b"\n--" in one)
         case "sasl":
             yield from SASL
+        case "sasl-client":
+            yield from CHALLENGES
         case "tokens":
             yield from TOKENS
 

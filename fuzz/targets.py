@@ -22,6 +22,7 @@ TARGETS: dict[str, Target] = {
     "completion": texts.completion,
     "conversion": texts.conversion,
     "sasl": logins.sasl,
+    "sasl-client": logins.sasl_client,
     "tokens": logins.tokens,
 }
 

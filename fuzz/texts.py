@@ -4,6 +4,7 @@ from binascii import a2b_base64, a2b_qp
 
 from postroom.mail.address import Address
 from postroom.mail.address_list import parse_address_list
+from postroom.mail.automatic import automatic
 from postroom.mail.completion import (
     Author,
     complete_header,
@@ -11,6 +12,7 @@ from postroom.mail.completion import (
     header_recipients,
 )
 from postroom.mail.headers import fields, find, find_all, split_message, unfold
+from postroom.mail.trace import hop_count, was_delivered_to
 from postroom.render.demand import Demand, has_long_line
 from postroom.render.plan import Unconvertible
 from postroom.testing.rendering import in_windows
@@ -36,6 +38,9 @@ def headers(data: bytes) -> None:
     assert header + b"\r\n" * separated + body == content
     found = list(fields(header))
     assert b"".join(field.raw for field in found) == header
+    assert 0 <= hop_count(header) <= len(found)
+    automatic(header, AUTHOR.address)
+    was_delivered_to(header, AUTHOR.address)
     for field in found[:20]:
         assert field.name
         assert field.name.isascii()

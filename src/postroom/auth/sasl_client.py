@@ -276,4 +276,6 @@ def _decoded(text: str) -> bytes | None:
 
 
 def _shown(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace")
+    """Make text for the log of what a server sent; controls become question marks."""
+    text = data[:200].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "?" for c in text)
