@@ -26,7 +26,7 @@ class SignedTokens:
 
     Args:
         settings: what a token has to say, and where the keys are.
-        pool: a thread to read the file in.
+        pool: a thread to read the file in when it has changed.
         emit: takes ``TableRefused`` when the file has an error.
         clock: reads the time.
     """
@@ -47,6 +47,7 @@ class SignedTokens:
         self._mark: tuple[int, int, int] | None = None
         self._looked_us = -LOOK_AGAIN_US
         self._problem = ""
+        self._tell(self.refresh())
 
     async def verify(self, token: str) -> Verdict:
         """Say whom the token is for."""

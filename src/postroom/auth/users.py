@@ -6,6 +6,7 @@ file with an error is refused and the version before stays in force.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Collection
 
 import msgspec
@@ -24,11 +25,16 @@ _NO_MARK: _Mark = (0, 0, 0)
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """One reading of the file. ``rounds`` is the cost of a failed check in hashes."""
+    """One reading of the file.
+
+    ``rounds`` is the cost of a failed check in hashes; ``iterations`` is what most
+    SCRAM verifiers have, 0 if there are none.
+    """
 
     users: dict[str, User]
     rounds: int = 1
     schemes: frozenset[Scheme] = frozenset()
+    iterations: int = 0
 
 
 class Users:
@@ -146,7 +152,8 @@ class Users:
         for credential in user.credentials if user else ():
             if credential.scheme == scram.SCHEME:
                 return scram.Verifier.from_text(credential.value)
-        iterations = self._settings.scram_iterations
+        # As most have it, or else strangers stood out once the setting changes.
+        iterations = self._version.iterations or self._settings.scram_iterations
         return scram.stand_in(login.lower(), self._secret, iterations)
 
     def cram_secret(self, login: str) -> Secret:
@@ -170,8 +177,13 @@ def _password_credentials(all_: tuple[Credential, ...]) -> tuple[Credential, ...
 
 
 def _version(users: dict[str, User]) -> _Version:
-    schemes = {one.scheme for user in users.values() for one in user.credentials}
-    return _Version(users, _rounds(users), frozenset(schemes))
+    credentials = [one for user in users.values() for one in user.credentials]
+    schemes = frozenset(one.scheme for one in credentials)
+    iterations = Counter(
+        one.value.partition(":")[0] for one in credentials if one.scheme == scram.SCHEME
+    )
+    most = iterations.most_common(1)
+    return _Version(users, _rounds(users), schemes, int(most[0][0]) if most else 0)
 
 
 def _rounds(users: dict[str, User]) -> int:

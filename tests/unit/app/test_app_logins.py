@@ -19,6 +19,11 @@ from postroom.services.logins import Channel, Logins
 from postroom.services.retrieve import LoginUnavailable
 
 CHEAP = 'argon2_memory = "8KiB"\nargon2_passes = 1\nscram_iterations = 4096\n'
+KEY = {
+    "kty": "OKP",
+    "crv": "Ed25519",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+}
 PLAIN = Channel(True, "127.0.0.1", {})
 WANTED = ("SCRAM-SHA-256", "OAUTHBEARER", "PLAIN", "CRAM-MD5")
 
@@ -71,7 +76,7 @@ OFFERED = {
 def test_what_each_backend_can_do(name: str, tmp_path: Path) -> None:
     auth, expected = OFFERED[name]
     with_betty(tmp_path)
-    (tmp_path / "jwks.json").write_text(json.dumps({"keys": []}))
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [KEY]}))
     (tmp_path / "logins.py").write_text("def check_password(login, password): ...\n")
     logins, events = opened(tmp_path, auth)
     assert logins.offered(WANTED, PLAIN) == expected

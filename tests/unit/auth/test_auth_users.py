@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from postroom.auth import cram
 from postroom.auth.credentials import (
     Credential,
     check_password,
@@ -348,3 +349,38 @@ def test_verifiers_for_scram(path: str) -> None:
         one = users.scram_verifier(login)
         assert one == users.scram_verifier(login)
         assert not one.matches(b"right")
+
+
+def test_strangers_have_as_many_iterations_as_most_users(path: str) -> None:
+    old = Credential("SCRAM-SHA-256", derive(b"x", b"s" * 16, 5000).to_text())
+    add_user(path, User("joe", (VERIFIER,)))
+    for name in ("ann", "betty"):
+        add_user(path, User(name, (old,)))
+    users = in_force(path)
+    assert users.scram_verifier("nobody").iterations == 5000
+    assert len(users.scram_verifier("nobody").salt) == 16
+
+
+def test_strangers_are_the_same_to_workers_with_one_secret(path: str) -> None:
+    add_user(path, User("joe", (VERIFIER,)))
+    first, second = (Users(path, CHEAP, (), b"one secret") for _ in range(2))
+    other = Users(path, CHEAP, (), b"another")
+    for login in ("nobody", "NoBody"):
+        assert first.scram_verifier(login) == second.scram_verifier("nobody")
+        assert first.cram_secret(login) == second.cram_secret("nobody")
+    assert first.scram_verifier("nobody") != other.scram_verifier("nobody")
+    assert first.cram_secret("nobody") != first.cram_secret("nobody2")
+
+
+def test_secrets_for_cram_md5(path: str) -> None:
+    made = Credential("CRAM-MD5", cram.to_text(cram.make_secret(b"right")))
+    add_user(path, User("joe", (HASH, made)))
+    add_user(path, User("betty", (made,)))
+    users = in_force(path)
+    assert users.schemes == {"argon2id", "CRAM-MD5"}
+    assert users.cram_secret("joe") == cram.make_secret(b"right")
+    assert users.verify("betty", b"right") == User("betty", (made,))
+    assert users.verify("betty", b"wrong") is None
+    for text in ("CRAM-MD5$", "CRAM-MD5$x", "CRAM-MD5$" + "A" * 20):
+        with pytest.raises(ValueError, match="malformed"):
+            Credential.from_text(text)
