@@ -12,7 +12,7 @@ from postroom.smtp.data import LineEnds
 
 CHUNK_OCTETS: Final = 256 * 1024
 """What is gathered for a chunk, at least."""
-CHUNKS_MAX: Final = 100
+CHUNKS_MAX: Final = 200
 """About so many chunks of a message, however large it is."""
 
 

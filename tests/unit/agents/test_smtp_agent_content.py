@@ -152,6 +152,17 @@ async def test_large_content_goes_in_chunks() -> None:
     assert serving.said[0].count(b" LAST\r\n") == 1
 
 
+async def test_a_chunk_is_refused_and_the_connection_goes_on() -> None:
+    large = attempt(body=StoredBody(b"a line\r\n" * 250_000))
+    host = site("SIZE", message_octets_max=300_000)
+    serving, ((refused,), (after,)) = await deliver(host, large, attempt())
+    assert isinstance(refused, Failed)
+    assert refused.status == "5.3.4"
+    assert isinstance(after, Delivered)
+    assert len(serving.said) == 1
+    assert "RSET" in serving.commands()  # RFC 3030 §2
+
+
 async def test_extensions_that_are_not_to_be_used() -> None:
     body = StoredBody(b"x" * 70 + b"\r\n" * 2000)
     ignored = ("chunking", "SIZE")
