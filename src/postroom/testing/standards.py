@@ -19,7 +19,7 @@ MARKER = (
     "docs/standards.md -->"
 )
 SHOWN_MAX = 5
-"""Files that are named in one cell; of more the number is told."""
+"""Files that are named in one cell."""
 _KINDS = frozenset({".py", ".smtp", ".pop3"})
 _CITATION = re.compile(r"RFC (\d{3,4})\b((?:(?:,| and)? §[\w.]+)*)")
 _SECTION = re.compile(r"§([\w.]*\w)")
@@ -92,8 +92,7 @@ def _place(section: str) -> list[tuple[int, int, str]]:
 
 def _listed(paths: list[str]) -> str:
     shown = ", ".join(f"`{path}`" for path in paths[:SHOWN_MAX])
-    more = len(paths) - SHOWN_MAX
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"{shown} and more" if len(paths) > SHOWN_MAX else shown
 
 
 def renewed(page: str, found: Iterable[Citation]) -> str:
