@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
+from postroom.agents.as_text import as_text
 from postroom.mail.address import Address
+from postroom.mail.envelope import BodyType
 from postroom.mail.headers import edited_header
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.now import SECOND_US
@@ -36,6 +38,7 @@ MailboxOf = Callable[[Address], MailboxName]
 GROUP_PARCELS_MAX = 128
 GROUP_OCTETS_MAX = 8 * 1024 * 1024
 _FRESH_US_MAX = 10 * SECOND_US
+_BINARY = BodyType.BINARY
 _READ_FAILED = Deferred("4.3.0", "the queued message cannot be read")
 
 
@@ -55,6 +58,7 @@ class MailboxAgent:
         started_us: when this process began (``Now.utc_us``); older messages may have
             been delivered before a crash.
         which: tells an address's mailbox.
+        hostname: our name, in the trace of a conversion.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class MailboxAgent:
         *,
         started_us: int = 0,
         which: MailboxOf = mailbox_of,
+        hostname: str = "localhost",
     ) -> None:
         self._store = store
         self._memory_octets_max = settings.memory_octets_max
         self._pool = pool
         self._started_us = started_us
         self._which = which
+        self._hostname = hostname
         self._groups = _Groups(store, pool)
 
     async def deliver(self, attempt: Attempt) -> Sequence[Outcome]:
@@ -78,6 +84,12 @@ class MailboxAgent:
         for recipient in attempt.envelope.recipients if attempt.say else ():
             _say(attempt, f"{recipient.address}... Connecting to local...")
         try:
+            if attempt.envelope.body is _BINARY:
+                by = f"{self._hostname} id {attempt.queue_id}"
+                text = await as_text(attempt, by, self._memory_octets_max)
+                if isinstance(text, Failed):
+                    return [text] * len(attempt.envelope.recipients)
+                attempt = text
             looped = _looped(attempt)
             if looped:
                 outcomes = await self._deliver_looped(attempt, looped)

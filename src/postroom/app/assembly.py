@@ -241,6 +241,7 @@ def _agents(
         ground.pool,
         started_us=ground.clock().utc_us,
         which=which,
+        hostname=config.hostname,
     )
     return {
         "mailbox": mailboxes,
