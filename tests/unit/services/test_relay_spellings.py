@@ -20,6 +20,7 @@ from postroom.route.facts import RouteFacts, Sources
 from postroom.route.questions import ALIASES, ROUTES
 from postroom.route.router import Router
 from postroom.route.settings import RouteSettings
+from postroom.services.face import Face, Kind, Login
 from postroom.services.receive import ReceiveService
 from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
@@ -86,11 +87,15 @@ async def replies_to(
     recipients: Mapping[str, bytes],
     *,
     hello: str = "EHLO outside.test",
+    vain: str = "",
     mail: str = "MAIL FROM:<ann@outside.test>",
 ) -> dict[str, int]:
-    """Say all of them in one session, and a message for those that were taken."""
+    """Say all of them in one session, and a message for those that were taken.
+
+    ``vain`` is said between hello and MAIL, and has to be refused.
+    """
     conversation = ListConversation(
-        f"{hello}\n{mail}\n",
+        f"{hello}\n" + (f"{vain}\n" if vain else "") + f"{mail}\n",
         *(b"RCPT TO:%b\r\n" % spelling for spelling in recipients.values()),
         "DATA\n",
         "Subject: s\n\nhello\n.\n",
@@ -99,6 +104,8 @@ async def replies_to(
     await ReceiveService(b.tools).converse(conversation, STRANGER)
     await b.idle()
     lines = [line for line in conversation.replies if line[3:4] != "-"]
+    if vain:
+        assert lines.pop(2)[0] == "5"
     assert [line[:3] for line in lines[:3]] == ["220", "250", "250"], lines[:3]
     said = lines[3 : 3 + len(recipients)]
     return {name: int(line[:3]) for name, line in zip(recipients, said, strict=True)}
@@ -119,6 +126,30 @@ async def test_no_spelling_relays(settings: RouteSettings) -> None:
         assert b.agents["smtp"].tried == b.agents["mailbox"].tried == []
 
 
+async def test_lmtp_relays_for_nobody() -> None:
+    async with bench(Plan(server=PATIENT)) as b:
+        configured(b, CONFIGURATIONS["default"])
+        b.generation = b.generation._replace(faces={"in": Face(PATIENT, Kind.LMTP)})
+        codes = await replies_to(b, SPELLINGS, hello="LHLO outside.test")
+        assert {name: code for name, code in codes.items() if code < 500} == {}
+        assert b.agents["smtp"].tried == b.agents["mailbox"].tried == []
+
+
+async def test_submission_without_a_login_takes_nothing() -> None:
+    said = "EHLO outside.test\nMAIL FROM:<joe@gonzo.test>\n"
+    server = msgspec.structs.replace(PATIENT, auth_mechanisms=("PLAIN",))
+    face = Face(server, Kind.SUBMISSION, login=Login.REQUIRED)
+    async with bench(Plan(server=server)) as b:
+        configured(b, CONFIGURATIONS["default"])
+        b.generation = b.generation._replace(faces={"in": face})
+        recipients = [b"RCPT TO:%b\r\n" % one for one in SPELLINGS.values()]
+        conversation = ListConversation(said, *recipients, "DATA\n", "QUIT\n")
+        await ReceiveService(b.tools).converse(conversation, STRANGER)
+        lines = [line for line in conversation.replies if line[3:4] != "-"]
+        assert lines[2].startswith("530 ")
+        assert {line[0] for line in lines[3:-1]} == {"5"}
+
+
 TRICKS = {
     "null sender": {"mail": "MAIL FROM:<>"},
     "our sender": {"mail": "MAIL FROM:<joe@gonzo.test>"},
@@ -136,6 +167,11 @@ TRICKS = {
     },
     "AUTH parameter": {"mail": "MAIL FROM:<joe@gonzo.test> AUTH=joe@gonzo.test"},
     "AUTH unknown": {"mail": "MAIL FROM:<joe@gonzo.test> AUTH=<>"},
+    "XCLIENT address": {"vain": "XCLIENT ADDR=127.0.0.1 NAME=gonzo.test"},
+    "XCLIENT login": {"vain": "XCLIENT LOGIN=joe ADDR=127.0.0.1"},
+    "PROXY header": {"vain": "PROXY TCP4 127.0.0.1 192.0.2.25 4242 25"},
+    "login": {"vain": "AUTH PLAIN AGpvZQBzZWNyZXQ="},
+    "another hello": {"vain": "LHLO gonzo.test"},
     "DSN parameters": {"mail": "MAIL FROM:<> RET=FULL ENVID=joe+40elsewhere.test"},
 }
 
