@@ -36,6 +36,15 @@ from postroom.smtp.settings import ClientSettings
 _Put = Callable[[Sequence[Recipient]], "asyncio.Future[list[Outcome]]"]
 
 
+class _Order(NamedTuple):
+    """What is to be done for one attempt, apart from its recipients."""
+
+    pool: Pool
+    attempt: Attempt
+    window: int
+    requiretls: bool
+
+
 class Links(NamedTuple):
     """What ties the agent to the rest of the system; all of it may be left out.
 
@@ -100,29 +109,43 @@ class SmtpAgent:
             place = found
         if self._links.bind is not None:
             self._links.bind(hop, place.pool)
+        if place.is_strict or attempt.envelope.requiretls:
+            return await self._deliver_protected(attempt, place)
+        pool = self._pools.get(place.pool) or self._new_pool(place.pool, place)
+        return await self._deliver_over(pool, attempt)
+
+    async def _deliver_protected(
+        self, attempt: Attempt, place: Place
+    ) -> Sequence[Outcome]:
+        """Deliver where the message, or its header, has a say in its protection."""
         protection = protection_of(attempt, place)
-        outcomes = await self._deliver_over(
-            self._pool(place, hop, protection), attempt, protection
-        )
-        if protection is Protection.DEMANDED and may_go_without(attempt, outcomes):
+        name = place.pool
+        if protection is not Protection.USUAL:
+            # such mail is rare: connections for each hop, whoever shares its hosts
+            name = f"{name}{protection.value};{attempt.route.hop}"
+        pool = self._pools.get(name) or self._new_pool(name, place, protection)
+        demands = protection is Protection.DEMANDED
+        outcomes = await self._deliver_over(pool, attempt, requiretls=demands)
+        if demands and may_go_without(attempt, outcomes):
             # RFC 8689 §5: a bounce is not to be lost for want of REQUIRETLS.
-            pool = self._pool(place, hop, Protection.USUAL)
-            outcomes = await self._deliver_over(pool, attempt, Protection.USUAL)
+            pool = self._pools.get(place.pool) or self._new_pool(place.pool, place)
+            outcomes = await self._deliver_over(pool, attempt)
         return outcomes
 
     async def _deliver_over(
-        self, pool: Pool, attempt: Attempt, protection: Protection
+        self, pool: Pool, attempt: Attempt, *, requiretls: bool = False
     ) -> Sequence[Outcome]:
         window = self._settings.connections_max
         if self._links.window is not None:
             window = min(window, self._links.window(attempt.route.hop))
-        put = partial(self._put, pool, attempt, window, protection)
+        order = _Order(pool, attempt, window, requiretls)
         recipients = attempt.envelope.recipients
         if len(recipients) <= self._settings.recipients_max:
-            outcomes = await put(recipients)
+            outcomes = await self._put(order, recipients)
         else:
-            outcomes = await self._put_in_parts(put, recipients)
+            outcomes = await self._put_in_parts(order, recipients)
         if len(outcomes) > 1 and any(map(is_too_many_outcome, outcomes)):
+            put = partial(self._put, order)
             outcomes = await self._again(put, recipients, outcomes)
         return outcomes
 
@@ -135,26 +158,22 @@ class SmtpAgent:
     # -- jobs --------------------------------------------------------------------
 
     def _put(
-        self,
-        pool: Pool,
-        attempt: Attempt,
-        window: int,
-        protection: Protection,
-        recipients: Sequence[Recipient],
+        self, order: _Order, recipients: Sequence[Recipient]
     ) -> "asyncio.Future[list[Outcome]]":
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        job = _job(attempt, recipients, loop.create_future(), protection)
+        pool, attempt, window, requiretls = order
+        job = Job(attempt, recipients, loop.create_future(), requiretls=requiretls)
         pool.put(job, window)
         return job.done
 
     async def _put_in_parts(
-        self, put: _Put, recipients: Sequence[Recipient]
+        self, order: _Order, recipients: Sequence[Recipient]
     ) -> list[Outcome]:
         size = self._settings.recipients_max
         parts = [recipients[i : i + size] for i in range(0, len(recipients), size)]
-        done = await asyncio.gather(*(put(part) for part in parts))
+        done = await asyncio.gather(*(self._put(order, part) for part in parts))
         return [outcome for outcomes in done for outcome in outcomes]
 
     async def _again(
@@ -177,15 +196,9 @@ class SmtpAgent:
 
     # -- connections ---------------------------------------------------------------
 
-    def _pool(self, place: Place, hop: str, protection: Protection) -> Pool:
-        """Return the connections that have the terms and protection wanted."""
-        name = place.pool
-        if protection is not Protection.USUAL:
-            # such mail is rare: connections for each hop, whoever shares its hosts
-            name = f"{name}{protection.value};{hop}"
-        return self._pools.get(name) or self._new_pool(name, place, protection)
-
-    def _new_pool(self, name: str, place: Place, protection: Protection) -> Pool:
+    def _new_pool(
+        self, name: str, place: Place, protection: Protection = Protection.USUAL
+    ) -> Pool:
         settings = self._settings
         places = Places(self._counters, place.destination, settings.connections_max)
         opener = partial(self._open, protection)
@@ -224,9 +237,10 @@ class SmtpAgent:
         self, session: Session, attempt: Attempt, protection: Protection, say: Say
     ) -> list[Outcome]:
         loop = asyncio.get_running_loop()
+        demands = protection is Protection.DEMANDED
 
         def put(part: Sequence[Recipient]) -> "asyncio.Future[list[Outcome]]":
-            job = _job(attempt, part, loop.create_future(), protection)
+            job = Job(attempt, part, loop.create_future(), requiretls=demands)
             session.start(job)
             return job.done
 
@@ -248,16 +262,6 @@ class SmtpAgent:
                 session.abort()
                 await asyncio.wait({serving})
         return outcomes
-
-
-def _job(
-    attempt: Attempt,
-    recipients: Sequence[Recipient],
-    done: "asyncio.Future[list[Outcome]]",
-    protection: Protection,
-) -> Job:
-    demanded = protection is Protection.DEMANDED
-    return Job(attempt, recipients, done, requiretls=demanded)
 
 
 def _unheard(event: AnyEvent) -> None:
