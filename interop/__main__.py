@@ -159,7 +159,7 @@ class _Run:
         keys = [one.key for one in PEERS]
         for name in ("front", "back"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
-        first = front(self._folder / "front", authority, keys)
+        first = front(self._folder / "front", authority)
         second = back(self._folder / "back", authority, keys)
         try:
             first.start()

@@ -181,7 +181,13 @@ def _snail(job: Job) -> Call:
         *("v15-compat", f"mta={scheme}://{login}{HOST}:{case.port}"),
         *(f"from={letter.sender}", "sendcharsets=us-ascii,utf-8", "ttycharset=utf-8"),
         *(f"tls-ca-file={job.keys.ca}", "tls-ca-no-defaults", "tls-verify=strict"),
-        *("hostname=client.test", "mime-encoding=8bit", "sendwait", "norecord"),
+        *(
+            "hostname=client.test",
+            "mime-encoding=8bit",
+            "sendwait",
+            "norecord",
+            "nosave",
+        ),
         f"smtp-auth={case.mechanism.lower() or 'none'}",
     ]
     if case.tls == "starttls":
@@ -237,8 +243,7 @@ CLIENTS = (
         "msmtp",
         (
             *CLASSIC,
-            *("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
-            *("XOAUTH2", "OAUTHBEARER", "EXTERNAL"),
+            *("SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"),
         ),
         _msmtp,
         ("msmtp", "--version"),
@@ -253,7 +258,7 @@ CLIENTS = (
     ),
     Client(
         "s-nail",
-        (*CLASSIC, "XOAUTH2", "OAUTHBEARER", "EXTERNAL"),
+        (*CLASSIC, "OAUTHBEARER", "EXTERNAL"),
         _snail,
         ("s-nail", "--version"),
         sends_octets=False,

@@ -38,7 +38,7 @@ class Authority:
         )
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def certify(self, name: str, *more: str) -> tuple[Path, Path]:
+    def certify(self, name: str, *more: str, is_rsa: bool = False) -> tuple[Path, Path]:
         """Certify a host, a network address or a user; returns certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [_general_name(one) for one in (name, *more)]
@@ -98,7 +98,9 @@ def _general_name(text: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
