@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -227,6 +228,15 @@ def _kind(key: object) -> str:
     if isinstance(key, rsa.RSAPrivateKey):
         return "RSA"
     return "EC" if isinstance(key, ec.EllipticCurvePrivateKey) else "Ed"
+
+
+def end_point_of(certificate_der: bytes) -> bytes:
+    """Return what logins are bound to at a peer (RFC 5929 §4.1); empty: nothing."""
+    try:
+        made = _end_point(x509.load_der_x509_certificate(certificate_der))
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+    return bytes.fromhex(made)
 
 
 def _end_point(certificate: x509.Certificate) -> str:

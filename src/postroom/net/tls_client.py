@@ -7,7 +7,6 @@ is for the caller to ask: the library checks the chain, ``matching_name`` the na
 """
 
 import asyncio
-import hashlib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -252,22 +251,8 @@ def _plain(address: str) -> str:
 
 
 def end_point_binding(certificate_der: bytes) -> bytes:
-    """Return the tls-server-end-point data of a certificate; empty: it has none.
+    """Return the tls-server-end-point data of a peer (RFC 5929 §4); empty: none."""
+    # Such logins are rare, and loading what reads certificates takes a while.
+    from postroom.net.certificates import end_point_of
 
-    RFC 5929 §4.1: the hash that its signature uses, SHA-256 in place of MD5 and SHA-1.
-    """
-    # Reading certificates is rare, and loading the library takes a while.
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.x509 import load_der_x509_certificate
-
-    try:
-        algorithm = load_der_x509_certificate(certificate_der).signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm):
-        return b""
-    if algorithm is None:
-        return b""
-    name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
-    try:
-        return hashlib.new(name, certificate_der).digest()
-    except ValueError:
-        return b""
+    return end_point_of(certificate_der)
