@@ -144,6 +144,7 @@ class ScramClient:
         self._header = header
         self._binding = binding
         self._bare = f"n={user},r=clientnonce"
+        self.echoed = ""  # in place of the nonce that the server gave
         self.first = f"{header}{self._bare}".encode()
 
     def final(self, challenge: bytes) -> bytes:
@@ -154,7 +155,7 @@ class ScramClient:
             "sha256", self._password, base64.b64decode(parts["s"]), int(parts["i"])
         )
         bound = base64.b64encode(self._header.encode() + self._binding).decode()
-        unproven = f"c={bound},r={parts['r']}"
+        unproven = f"c={bound},{self.echoed or 'r=' + parts['r']}"
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         stored_key = hashlib.sha256(client_key).digest()
         signed = f"{self._bare},{text},{unproven}".encode()

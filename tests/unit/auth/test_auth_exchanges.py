@@ -310,6 +310,19 @@ def test_scram_mangled(name: str) -> None:
     assert outcome(played) == "wrong"
 
 
+class OwnNonce(ScramClient):
+    """Proves that it knows the password, but over a nonce of its own choice."""
+
+    def final(self, challenge: bytes) -> bytes:
+        self.echoed = "r=mine"
+        return super().final(challenge)
+
+
+def test_a_proof_has_to_be_over_our_nonce() -> None:
+    client = OwnNonce("user", "pencil")
+    assert outcome(scram(client)) == "wrong"
+
+
 def test_a_proof_cannot_be_replayed() -> None:
     client, sent = ScramClient("user", "pencil"), []
 

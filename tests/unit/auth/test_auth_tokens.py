@@ -84,6 +84,11 @@ def sign_es256(data: bytes) -> bytes:
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
+def with_zero(signature: bytes) -> bytes:
+    """The same numbers, written otherwise."""
+    return signature[:32] + b"\0" + signature[32:]
+
+
 def sign_es256_der(data: bytes) -> bytes:
     return EC_KEY.sign(data, ec.ECDSA(hashes.SHA256()))
 
@@ -166,6 +171,13 @@ BAD = {
     "crit": (token({**RS, "crit": ["b64"]}), "extensions"),
     "ES256 in DER": (
         token({"alg": "ES256", "kid": "e"}, sign_es256_der),
+        "wrong signature",
+    ),
+    "ES256 with an octet put in": (
+        token(
+            {"alg": "ES256", "kid": "e"},
+            lambda data: with_zero(sign_es256(data)),
+        ),
         "wrong signature",
     ),
     "ES256 of zeros": (
@@ -432,8 +444,12 @@ ANSWERS: dict[str, tuple[dict[str, Any] | bytes, type | Known]] = {
         Unknown,
     ),
     "another issuer": ({"active": True, "email": "tim", "iss": "x"}, Unknown),
-    "not active": ({"active": False}, Unknown),
-    "active in words": ({"active": "true", "email": "tim"}, Unknown),
+    "right": ({"active": True, "email": "tim", "aud": "mail.test"}, Known("tim")),
+    "not active": ({"active": False, "email": "tim", "aud": "mail.test"}, Unknown),
+    "active in words": (
+        {"active": "true", "email": "tim", "aud": "mail.test"},
+        Unknown,
+    ),
     "nothing": ({}, Unknown),
     "no user": ({"active": True}, Unknown),
     "no JSON": (b"<html>", Unavailable),
