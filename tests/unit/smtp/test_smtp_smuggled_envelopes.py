@@ -214,7 +214,9 @@ def test_inbound_chunks(text: bytes, line_ends: str) -> None:
             wire = ENVELOPE + chunks([content[:at], content[at:]])
             # Cut on its way where the chunks meet, and amid the second one.
             here = wire.index(b"BDAT", len(ENVELOPE) + 4)
-            said = inbound.say(b"RSET\r\n", wire[:here], wire[here:-50], wire[-50:])
+            amid = max(here, len(wire) - 50)
+            pieces = wire[:here], wire[here:amid], wire[amid:]
+            said = inbound.say(b"RSET\r\n", *pieces)
             assert said[-1] == (550 if is_bare else 250), (string, at)
             assert inbound.taken == taken, (string, at)
             assert inbound.senders == ["a@c.example"], (string, at)
