@@ -77,7 +77,7 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
     if refusal is None and not talk.tools.shop.spool.check_space(size):
         refusal = _NO_SPACE  # RFC 1870 §6.1
         talk.rejected("MAIL", str(event.address), refusal, "spool reserve")
-    if refusal is None and event.params.is_held:
+    if refusal is None and event.params.has_wishes:
         refusal = wishes.hold_refusal(talk, event.params)
     if refusal:
         return talk.core.reply(refusal)

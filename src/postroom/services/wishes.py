@@ -48,7 +48,7 @@ def hold_refusal(talk: Talk, params: MailParams) -> Reply | None:
 
     RFC 4865 §5.2.2: the time of release lies before the deliver-by time.
     """
-    if not params.deliver_by:
+    if not (params.is_held and params.deliver_by):
         return None
     now_us = talk.tools.shop.now_us()
     within_us = int(params.deliver_by.partition(";")[0]) * SECOND_US

@@ -27,7 +27,7 @@ class MailParams(msgspec.Struct, frozen=True, gc=False):
     §3.4), REQUIRETLS (RFC 8689 §2), BY in upper case (RFC 2852 §4), HOLDFOR in
     seconds, HOLDUNTIL as a moment in UTC (RFC 4865 §3), MT-PRIORITY (RFC 6710 §3),
     PRDR (draft-hall-prdr-00 §4.2). ``given`` is all of them as they were written,
-    keywords in upper case.
+    keywords in upper case; ``has_wishes``: others than SIZE and BODY are among them.
     """
 
     size: int = 0
@@ -43,6 +43,7 @@ class MailParams(msgspec.Struct, frozen=True, gc=False):
     priority: int = 0
     prdr: bool = False
     given: tuple[tuple[str, str], ...] = ()
+    has_wishes: bool = False
 
     @property
     def is_held(self) -> bool:
@@ -122,9 +123,10 @@ def read_mail_params(text: str, settings: ServerSettings) -> MailParams:
             if known is None or not known.is_offered(settings):
                 raise unknown(keyword)
             rare[known.field] = known.read(value)
-    if rare:
-        _agree(rare)
-    return MailParams(size, body, given=given, **rare)
+    if not rare:
+        return MailParams(size, body, given=given)
+    _agree(rare)
+    return MailParams(size, body, given=given, has_wishes=True, **rare)
 
 
 def read_rcpt_params(text: str, settings: ServerSettings) -> RcptParams:

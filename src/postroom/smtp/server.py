@@ -494,7 +494,7 @@ class ServerConnection:
             if limit and command.params.size > limit:  # RFC 1870 §6.1
                 return replies.TOO_LARGE, "size"
             self._params = params = command.params
-            if params.given or self._settings.messages_max:
+            if params.has_wishes or self._settings.messages_max:
                 return self._objection_to(params)
         elif verb is _DATA_VERB:
             if not self.recipients:
