@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from postroom import defer, hook
 from postroom.mail.envelope import Origin
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
@@ -160,6 +161,18 @@ async def test_strangers_that_probe_for_a_relay_are_slowed_down_too() -> None:
         said = await talk(b, HELLO, "RCPT TO:<x@elsewhere.test>\n", "QUIT\n")
         assert said.codes[3] == "550 5.7.1"
         assert said.pauses == [SECOND_US]
+
+
+async def test_what_is_refused_for_now_does_not_count() -> None:
+    @hook.rcpt
+    def not_now(session: Any, rcpt: Any) -> Any:
+        return defer("4.7.1", "later")
+
+    receive = ReceiveSettings(bad_recipients_free=0, bad_recipients_max=1)
+    async with bench(Plan(receive=receive, hooks=[not_now])) as b:
+        said = await talk(b, HELLO, *["RCPT TO:<joe@gonzo.test>\n"] * 5, "QUIT\n")
+        assert said.codes[3:] == ["450 4.7.1"] * 5 + ["221 2.0.0"]
+        assert said.pauses == []
 
 
 async def test_who_logged_in_may_mistype_names() -> None:
