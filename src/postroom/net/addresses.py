@@ -30,3 +30,9 @@ def own_addresses() -> set[str]:
             except OSError:
                 continue
     return found
+
+
+def plain_ip(ip: str) -> str:
+    """Return an address without its zone; IPv4 mapped into IPv6 as IPv4."""
+    ip = ip.partition("%")[0]
+    return ip[7:] if ip.startswith("::ffff:") and "." in ip else ip

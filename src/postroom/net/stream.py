@@ -17,6 +17,7 @@ import msgspec
 
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
+from postroom.net.addresses import plain_ip
 from postroom.net.clock import read_mono_us
 from postroom.net.demand import Demand
 from postroom.net.sweeper import Sweeper, sweeper_of
@@ -26,6 +27,8 @@ BUFFER_OCTETS_MAX = 256 * 1024
 """What is held unread before the peer is made to wait."""
 LINGER_US = 10 * SECOND_US
 """How long a closed stream may take to send what was written."""
+TOGETHER_OCTETS_MAX = 16 * 1024
+"""Encrypted octets that wait for more of the same turn."""
 TLS_HANDSHAKE_US = 60 * SECOND_US
 """How long a handshake may take where no deadline says so."""
 
@@ -91,6 +94,7 @@ class Stream(asyncio.Protocol):
         "_drainer",
         "_end_us",
         "_failure",
+        "_flushing",
         "_interrupted",
         "_is_over",
         "_loop",
@@ -121,6 +125,7 @@ class Stream(asyncio.Protocol):
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._tls: TlsLayer | None = None
+        self._flushing = False
         self._unread: list[bytes] = []
         self._unread_octets = 0
         self._reading_paused = False
@@ -169,9 +174,10 @@ class Stream(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send, in order, as the peer takes it. On a lost stream it does nothing."""
         if self._transport is not None and not self._closing:
-            if self._tls is not None:
-                data = self._encrypt(self._tls, data)
-            self._transport.write(data)
+            if self._tls is None:
+                self._transport.write(data)
+            else:
+                self._put(self._tls, data)
 
     def put_back(self, data: bytes) -> None:
         """Have the next ``read`` begin with octets that were read already."""
@@ -301,8 +307,8 @@ class Stream(asyncio.Protocol):
     ) -> None:
         """Go over to TLS. What was read before and not taken is thrown away.
 
-        RFC 3207 §4.2: nothing that came in the clear may survive. ``from_start`` says
-        that there was nothing in the clear: what came is the handshake's beginning.
+        RFC 3207 §4.2: nothing that came in the clear may survive. With ``from_start``
+        nothing did: what came is the handshake's beginning.
 
         Raises:
             HandshakeFailed: there is no TLS with this peer; the text says why.
@@ -329,6 +335,8 @@ class Stream(asyncio.Protocol):
             self._interrupted = True  # for whoever reads next
         self._deadline_us = kept_us
         self._tls, self.is_tls = layer, True
+        # With what is said in this turn, no later: the peer may wait for it (RFC 896).
+        self._put(layer, b"")
         self.data_received(b"")  # what came behind the handshake
 
     async def _read_on(self) -> bytes:
@@ -382,7 +390,7 @@ class Stream(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.peer_ip, self.peer_port = _plain_ip(peer[0]), peer[1]
+            self.peer_ip, self.peer_port = plain_ip(peer[0]), peer[1]
         if self._owner is not None:
             self._owner.opened(self)
 
@@ -465,9 +473,8 @@ class Stream(asyncio.Protocol):
 
     def _decrypt(self, tls: TlsLayer, data: bytes) -> bytes:
         plain = tls.decrypt(data)
-        if (out := tls.data_to_send()) and self.is_open:
-            assert self._transport is not None
-            self._transport.write(out)
+        if data and not plain:  # else what is due goes with our answer
+            self._flush()
         if tls.failure is not None:
             self._failure = StreamLost(f"TLS: {tls.failure}")
             _wake(self._reader)
@@ -475,12 +482,23 @@ class Stream(asyncio.Protocol):
             self.eof_received()
         return plain
 
-    def _encrypt(self, tls: TlsLayer, data: bytes) -> bytes:
+    def _put(self, tls: TlsLayer, data: bytes) -> None:
+        """Encrypt and send, small pieces together at the end of the loop's turn."""
         try:
-            return tls.encrypt(data)
+            octets = tls.put(data)
         except TlsError as error:
-            self._failure = StreamLost(f"TLS: {error}")
-            return b""
+            self._failure, octets = StreamLost(f"TLS: {error}"), 0
+        if octets >= TOGETHER_OCTETS_MAX:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out = self._tls and self._tls.data_to_send()
+        if out and self._transport is not None and not self._closing:
+            self._transport.write(out)
 
     def _take(self) -> bytes:
         unread = self._unread
@@ -502,7 +520,7 @@ class Stream(asyncio.Protocol):
 
     def _local(self) -> tuple[str, int]:
         name = self._transport and self._transport.get_extra_info("sockname")
-        return (_plain_ip(name[0]), name[1]) if isinstance(name, tuple) else ("", 0)
+        return (plain_ip(name[0]), name[1]) if isinstance(name, tuple) else ("", 0)
 
 
 class StreamOwner:
@@ -574,11 +592,6 @@ async def wrap(sock: socket.socket) -> Stream:
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
-
-
-def _plain_ip(ip: str) -> str:
-    ip = ip.partition("%")[0]
-    return ip[7:] if ip.startswith("::ffff:") and "." in ip else ip
 
 
 def _raise_timeout(error: Exception, text: str) -> NoReturn:

@@ -137,8 +137,8 @@ class TlsLayer:
             self.failure = _explained(error)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def encrypt(self, data: bytes) -> bytes:
-        """Return the ciphertext of what is to be sent.
+    def put(self, data: bytes) -> int:
+        """Encrypt what is to be sent; returns how much ``data_to_send`` would give.
 
         Raises:
             TlsError: nothing more can be sent.
@@ -148,6 +148,15 @@ class TlsLayer:
                 self._write(data)
             except ssl.SSLError as error:
                 raise _explained(error) from error
+        return self._outgoing.pending
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Return the ciphertext of what is to be sent.
+
+        Raises:
+            TlsError: nothing more can be sent.
+        """
+        self.put(data)
         return self._outgoing.read()
 
     def close(self) -> bytes:
@@ -166,7 +175,7 @@ async def shake_hands(
     read: Callable[[], Awaitable[bytes]],
     write: Callable[[bytes], None],
 ) -> None:
-    """Do a handshake with a peer.
+    """Do a handshake with a peer; the last octets of our side are left to be sent.
 
     Args:
         layer: our side.
@@ -178,10 +187,11 @@ async def shake_hands(
     """
     data = b""
     while True:
+        done = False
         try:
             done = layer.handshake(data)
         finally:
-            if out := layer.data_to_send():
+            if not done and (out := layer.data_to_send()):
                 write(out)
         if done:
             return

@@ -13,6 +13,7 @@ from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net import stream as stream_module
 from postroom.net import sweeper as sweeper_module
+from postroom.net.addresses import plain_ip
 from postroom.net.clock import read_mono_us
 from postroom.net.demand import Demand
 from postroom.net.stream import (
@@ -232,7 +233,7 @@ async def test_source_address_is_used() -> None:
     ],
 )
 async def test_peer_ip_is_plain(raw: str, plain: str) -> None:
-    assert stream_module._plain_ip(raw) == plain
+    assert plain_ip(raw) == plain
 
 
 async def test_connect_refused_is_an_os_error() -> None:
