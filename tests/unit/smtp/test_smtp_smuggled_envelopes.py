@@ -206,11 +206,14 @@ def chunks(pieces: list[bytes]) -> bytes:
 @pytest.mark.parametrize("line_ends", ["refuse", "fix"])
 def test_inbound_chunks(text: bytes, line_ends: str) -> None:
     inbound = Inbound(ServerSettings(bare_line_ends=line_ends))  # type: ignore[arg-type]
-    for string in STRINGS:
+    for number, string in enumerate(STRINGS):
         content = text + string + SMUGGLED
         is_bare = bool(BARE.search(content)) and line_ends == "refuse"
         taken = [] if is_bare else [BARE.sub(b"\r\n", content) + b"\r\n"]
-        for at in cuts(len(text), string, len(SMUGGLED), 0):
+        places = list(cuts(len(text), string, len(SMUGGLED), 0))
+        if line_ends == "fix" and not EVERYWHERE:  # a sample: it is the same reader
+            places = [places[number % len(places)]]
+        for at in places:
             wire = ENVELOPE + chunks([content[:at], content[at:]])
             # Cut on its way where the chunks meet, and amid the second one.
             here = wire.index(b"BDAT", len(ENVELOPE) + 4)
