@@ -72,7 +72,10 @@ class ClientSuspected(Event, frozen=True, tag=True):
 
 
 class MessageQueued(Event, frozen=True, tag=True):
-    """A message is durable and acknowledged: the ``from=`` line."""
+    """A message is durable and acknowledged: the ``from=`` line.
+
+    ``priority`` is its MT-PRIORITY (RFC 6710 §4.1), 0 for most.
+    """
 
     queue_id: QueueId
     sender: Address
@@ -80,6 +83,7 @@ class MessageQueued(Event, frozen=True, tag=True):
     recipients: int
     message_id: str
     origin: Origin
+    priority: int = 0
 
 
 class MessageDiscarded(Event, frozen=True, tag=True):

@@ -174,11 +174,12 @@ def _queued(event: MessageQueued) -> str:
     local = not origin.client_ip
     sender = event.sender.to_text()
     name = f", msgid={_short(event.message_id)}" if event.message_id else ""
+    urgent = f", priority={event.priority}" if event.priority else ""
     where = "" if local else f", proto={origin.protocol}, daemon={origin.listener}"
     login = "" if local or not origin.login else f", authid={_short(origin.login)}"
     return (
         f"{event.queue_id}: from=<{sender}>, size={event.size_octets}, class=0,"
-        f" nrcpts={event.recipients}{name}{where}{login},"
+        f" nrcpts={event.recipients}{name}{urgent}{where}{login},"
         f" relay={relay_text(origin)}"
     )
 

@@ -104,6 +104,7 @@ class Acceptor:
                 recipients=len(routed),
                 message_id=message_id,
                 origin=envelope.origin,
+                priority=envelope.priority,
             )
         )
         return finished

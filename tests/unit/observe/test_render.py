@@ -34,6 +34,11 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         f"{ID}: from=<a@b.test>, size=4096, class=0, nrcpts=2, msgid=<2@x>,"
         " proto=ESMTP, daemon=smtp, relay=me.test [192.0.2.1]",
     ),
+    "queued with a priority": (
+        events.MessageQueued(AT, ID, JOE, 1, 1, "", LOCAL, -3),
+        f"{ID}: from=<joe@whizzer.test>, size=1, class=0, nrcpts=1, priority=-3,"
+        " relay=root@localhost",
+    ),
     "queued from the null sender": (
         events.MessageQueued(AT, ID, NULL_SENDER, 1, 1, "", NAMELESS),
         f"{ID}: from=<>, size=1, class=0, nrcpts=1, proto=SMTP, daemon=smtp,"

@@ -14,6 +14,7 @@ from postroom.mail.ids import QueueId
 from postroom.mail.message import Body, Message
 from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Attempt
+from postroom.observe.events import MessageQueued
 from postroom.services.face import Face, Kind
 from postroom.services.receive import ReceiveService
 from postroom.smtp.settings import ServerSettings
@@ -325,6 +326,7 @@ async def test_priorities(
         envelope, _ = await kept(b)
         assert envelope.priority == given
         assert (await attempted(b)).grade == grade
+        assert b.told(MessageQueued)[0].priority == given
 
 
 # An answer for each recipient
