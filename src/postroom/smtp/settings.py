@@ -144,7 +144,7 @@ class ServerSettings(
     for clients that stumble over them."""
 
     starttls: bool = False
-    """Offer STARTTLS (RFC 3207). The server cannot answer it yet, so only false."""
+    """Offer STARTTLS (RFC 3207): each ``[[listen]]`` says it with ``tls``, not here."""
 
     auth_mechanisms: tuple[str, ...] = ()
     """SASL mechanisms to offer (RFC 4954), in upper case; none: AUTH is not offered.
