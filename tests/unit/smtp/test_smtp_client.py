@@ -13,7 +13,6 @@ from postroom.smtp.client import (
     HelloDone,
     Line,
     LostConnection,
-    ProtocolError,
 )
 from postroom.smtp.dialogue import State, Verb
 from postroom.smtp.errors import LocalProtocolError
