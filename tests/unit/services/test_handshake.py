@@ -423,3 +423,23 @@ async def test_a_client_that_cannot_be_known_is_refused(
         (failed,) = b.told(TlsFailed)
         assert failed.error.startswith(why)
         assert not b.told(SessionClosed)
+
+
+async def test_large_content_crosses_whole(authority: Authority) -> None:
+    """More than records, buffers and what is sent together hold."""
+    line = b"x" * 998 + b"\r\n"
+    async with (
+        host(authority, Tls.IMPLICIT) as b,
+        called(b, authority) as caller,
+    ):
+        await caller.encrypt()
+        await caller.hears()
+        await caller.says("EHLO c.test")
+        await caller.says("MAIL FROM:<>", "RCPT TO:<betty@gonzo.test>", "DATA")
+        for _ in range(20):
+            caller.stream.write(line * 100)
+            await caller.stream.drain()
+        assert (await caller.says(".")).startswith("250")
+        await caller.says("QUIT")
+    (queued,) = b.told(MessageQueued)
+    assert queued.size_octets >= 20 * 100 * len(line)
