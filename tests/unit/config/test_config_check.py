@@ -275,7 +275,8 @@ def test_the_log_of_a_server_that_root_starts(
 
     site.set("log", 'to = "log/mail.log"')
     assert found() == [f"log.to: {directory} is no directory: make it"]
-    directory.mkdir(mode=0o755)  # root's own: it makes the file there
+    directory.mkdir()
+    directory.chmod(0o755)  # root's own: it makes the file there
     assert found() == []
     directory.chmod(0o700)
     assert "cannot be entered" in found()[0]
