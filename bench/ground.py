@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.certificate import certificate
 from bench.dovecot import Dovecot
 from bench.mailboxes import Mailboxes
 from bench.measures import OURS
@@ -36,6 +37,8 @@ class Ports(NamedTuple):
     postfix: int = 3527
     our_pop3: int = 3110
     dovecot: int = 3111
+    our_submission: int = 3528
+    postfix_submission: int = 3529
 
 
 class Wants(NamedTuple):
@@ -43,9 +46,11 @@ class Wants(NamedTuple):
 
     Attributes:
         message_octets_max: the largest message it is to take; 0 for its default.
+        is_secure: whether it has a certificate and a port for submission.
     """
 
     message_octets_max: int = 0
+    is_secure: bool = False
 
 
 PLAIN = Wants()
@@ -123,6 +128,13 @@ class Ground:
             server = Postfix(self._unpacked, folder, port, self.ports.sink)
         if wants.message_octets_max:
             server.take_messages_of(wants.message_octets_max)
+        if wants.is_secure:
+            pair = certificate(self.folder / "keys")
+            ports = self.ports
+            submission = (
+                ports.our_submission if side == OURS else ports.postfix_submission
+            )
+            server.secure(pair, submission)
         return server
 
     def _postroom(self, mailboxes: Mailboxes | None = None) -> Postroom:

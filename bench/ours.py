@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from bench.mailboxes import Mailboxes
+from bench.mailboxes import PASSWORD, Mailboxes
 from bench.packages import BenchError
 from bench.servers import Server
 from postroom.testing.host import Host, HostError, check_free, command
@@ -12,6 +12,8 @@ DIFFERENCES = """\
 Postroom runs with its defaults, apart from
   paths, ports, host name, and the user nobody when root starts it;
   relay_networks = 127.0.0.0/8 (as Postfix' mynetworks);
+  a certificate (EC P-256) and a port for submission where TLS is measured, and there
+  no rates per user (submission.message_rate, recipient_rate);
   routes: dst.test is discarded, relay.test goes to the sink's port."""
 
 
@@ -34,12 +36,32 @@ class Postroom(Server):
         self._mailboxes = mailboxes
         self._listened = [("127.0.0.1", port) for port in ports]
         self._smtp = ""
+        self.submission_port = 0
         self._host = Host(folder, self._configuration())
 
     def take_messages_of(self, octets_max: int) -> None:
         """Take larger messages than by default, from the next start on."""
         self._smtp = f'[smtp]\nmessage_octets_max = "{octets_max}B"\n'
         self._host.configure(self._configuration())
+
+    def secure(self, pair: tuple[Path, Path], port: int) -> None:
+        """Show a certificate, and take mail from users on a port of its own."""
+        self.submission_port = port
+        self._listened.append(("127.0.0.1", port))
+        self._smtp += (
+            f'[[listen]]\naddress = "127.0.0.1:{port}"\nservice = "submission"\n'
+            f'[[tls.certificate]]\ncert = "{pair[0]}"\nkey = "{pair[1]}"\n'
+            '[submission]\nmessage_rate = ""\nrecipient_rate = ""\n'
+        )
+        self._mailboxes = Mailboxes(0)
+        self._host.configure(self._configuration())
+
+    @property
+    def login(self) -> dict[str, str]:
+        """What clients log in with, and whom they may send as."""
+        user = self._mailboxes.users[0] if self._mailboxes else ""
+        sender = f"{user}@postroom.test"
+        return {"user": user, "password": PASSWORD, "sender": sender}
 
     def start(self) -> None:
         """Write everything afresh and start it."""

@@ -84,4 +84,7 @@ def environment(root: Path) -> dict[str, str]:
     folders = ("usr/lib/postfix", "usr/lib/dovecot", "usr/lib/dovecot/modules")
     paths = [root / folder for folder in folders]
     paths.append(root / "usr/lib/x86_64-linux-gnu")
-    return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, paths))}
+    libraries = ":".join(map(str, paths))
+    plugins = "usr/lib/x86_64-linux-gnu/sasl2"
+    sasl = f"{root / plugins}:/{plugins}"  # what is installed was not fetched
+    return {**os.environ, "LD_LIBRARY_PATH": libraries, "SASL_PATH": sasl}

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from bench.mailboxes import PASSWORD
 from bench.packages import BenchError, environment
 from bench.servers import Server, wait_for_port
 
@@ -14,11 +15,13 @@ DIFFERENCES = """\
 Postfix runs with Debian's defaults (main.cf.debian, master.cf.dist), apart from
   paths, ports, users, host name and mydestination (ports and paths);
   master.cf: chroot off (the chroot jail has no files here);
-  TLS files unset (no certificate is installed; no bench here uses TLS);
+  TLS files unset, but for (k) and (l): there the certificate is ours (EC P-256), and
+  submission checks a password that is not hashed (Cyrus SASL, sasldb);
   mynetworks = 127.0.0.0/8, inet_interfaces = 127.0.0.1 (loopback only);
   transport: dst.test is discarded, relay.test goes to the sink's port;
   maillog_file set (there is no syslog daemon here);
   message_size_limit as large as ours where large messages are sent."""
+_USER = "looper0"
 _OWNED = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold"),
     *("incoming", "private", "saved", "trace"),
@@ -39,10 +42,35 @@ class Postfix(Server):
         self.port = port
         self._sink_port = sink_port
         self._more = ""
+        self._services = ""
+        self.submission_port = 0
 
     def take_messages_of(self, octets_max: int) -> None:
         """Take larger messages than by default, from the next start on."""
         self._more += f"message_size_limit = {octets_max}\n"
+
+    def secure(self, pair: tuple[Path, Path], port: int) -> None:
+        """Show a certificate, and take mail from users on a port of its own."""
+        self.submission_port = port
+        self._more += f"""\
+smtpd_tls_cert_file = {pair[0]}
+smtpd_tls_key_file = {pair[1]}
+smtpd_tls_security_level = may
+smtpd_sasl_local_domain = postfix.test
+cyrus_sasl_config_path = {self._etc}
+"""
+        self._services = f"""\
+127.0.0.1:{port} inet n - n - - smtpd
+  -o smtpd_tls_security_level=encrypt
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+"""
+
+    @property
+    def login(self) -> dict[str, str]:
+        """What clients log in with, and whom they may send as."""
+        sender = f"{_USER}@postfix.test"
+        return {"user": _USER, "password": PASSWORD, "sender": sender}
 
     def start(self) -> None:
         """Write the configuration afresh and start ``master``."""
@@ -53,6 +81,8 @@ class Postfix(Server):
         _ensure_users()
         self._write_configuration()
         self._make_queue()
+        if self._services:
+            self._make_accounts()
         master = self._root / "usr/lib/postfix/sbin/master"
         self.process = subprocess.Popen(
             [master, "-c", self._etc, "-d"],
@@ -98,8 +128,8 @@ inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 transport_maps = inline:{{ dst.test=discard:, postfix.test=discard:,
     relay.test=smtp:[127.0.0.1]:{self._sink_port} }}
-import_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
-export_environment = LD_LIBRARY_PATH MAIL_CONFIG TZ LANG=C
+import_environment = LD_LIBRARY_PATH SASL_PATH MAIL_CONFIG TZ LANG=C
+export_environment = LD_LIBRARY_PATH SASL_PATH MAIL_CONFIG TZ LANG=C
 maillog_file = {self.log}
 maillog_file_prefixes = {self._folder}
 {self._more}"""
@@ -115,7 +145,24 @@ maillog_file_prefixes = {self._folder}
                     words[0] = f"127.0.0.1:{self.port}"
                 line = "  ".join(words)
             lines.append(line)
-        (self._etc / "master.cf").write_text("\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n" + self._services
+        (self._etc / "master.cf").write_text(text)
+
+    def _make_accounts(self) -> None:
+        """Keep a password for Cyrus SASL, not hashed: the best case of any check."""
+        database = self._folder / "sasldb2"
+        (self._etc / "smtpd.conf").write_text(
+            "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
+            f"sasldb_path: {database}\n"
+        )
+        command = [self._root / "usr/sbin/saslpasswd2", "-p", "-c", "-f", database]
+        subprocess.run(
+            [*command, "-u", "postfix.test", _USER],
+            input=f"{PASSWORD}\n".encode(),
+            env=self._environment,
+            check=True,
+        )
+        database.chmod(0o644)
 
     def _make_queue(self) -> None:
         owner = pwd.getpwnam("postfix").pw_uid

@@ -13,6 +13,7 @@ from bench.ground import Ground, SentCount, run
 from bench.heavy import RECIPIENTS, large, medium, memory, recipients50
 from bench.mailboxes import LETTERS, PASSWORD, Mailboxes
 from bench.measures import OURS, Measure, Sample
+from bench.secure import submission, tls
 from bench.servers import MemoryWatch, Server
 
 NEWCOMERS = 60
@@ -267,6 +268,25 @@ SCENARIOS = (
             Measure("memory_octets", "memory", "MB", False),
         ),
         memory,
+        True,
+    ),
+    Scenario(
+        "tls",
+        "(k) sessions with STARTTLS, 20 at a time",
+        "Postfix",
+        (
+            Measure("full", "sessions, full handshake", "/s", True, 2),
+            Measure("resumed", "sessions, resumed if possible", "/s", True, 2),
+        ),
+        tls,
+        True,
+    ),
+    Scenario(
+        "submission",
+        "(l) submission: STARTTLS, AUTH PLAIN, a message each",
+        "Postfix",
+        (Measure("submission", "messages accepted", "/s", True, 1),),
+        submission,
         True,
     ),
 )

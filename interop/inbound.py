@@ -94,7 +94,7 @@ def _judge(job: Job, arrived: bytes, *, octets: bool) -> tuple[Mark, str]:
 def _judge_refusal(status: int, said: str, log: str) -> tuple[Mark, str]:
     if status == 0:
         return Mark.FAILED, f"a wrong password sends mail: {_tail(said)}"
-    if "535" not in f"{said} {log}":
+    if "535" not in said and "AUTH failure" not in log:
         return Mark.FAILED, f"refused, but not by 535: {_tail(said)}"
     return Mark.PASSED, ""
 

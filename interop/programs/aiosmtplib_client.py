@@ -38,7 +38,6 @@ async def main() -> None:
         [job["recipient"]],
         content,
         mail_options=options,
-        **({"encoding": "utf-8"} if job["utf8"] else {}),
     )
     await client.quit()
 

@@ -37,8 +37,6 @@ def ask(command: str, wanted: str) -> None:
 
 if job["tls"] == "implicit":
     reply("220")
-else:
-    reply("250")  # the last line of the answer to its own EHLO
 ask("EHLO client.test", "250")
 if job["mechanism"] == "PLAIN":
     secret = f"\0{job['user']}\0{job['password']}".encode()
