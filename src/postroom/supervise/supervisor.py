@@ -313,7 +313,8 @@ class Supervisor:
         """Put changed certificates in force, but not amid a swap."""
         while True:
             await asyncio.sleep(WATCH_S)
-            if self._swapping is None or self._swapping.done():
+            is_swapping = self._swapping is not None and not self._swapping.done()
+            if self._keyring.keys.pairs and not is_swapping:
                 keys = await asyncio.to_thread(self._keyring.look)
                 if keys is not None:
                     self._send_all(Renew(keys))
