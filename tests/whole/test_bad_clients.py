@@ -254,10 +254,11 @@ def test_ten_thousand_recipients(
     assert greeted.reply().code == 250
 
     def count() -> int:
-        return sum(1 for _ in (gonzo.directory / "mail/betty/new").iterdir())
+        new = gonzo.directory / "mail/betty/new"  # made with the first letter
+        return sum(1 for _ in new.iterdir()) if new.exists() else 0
 
     before = sum(b"X-Ledger: to-all" not in one for one in mail_of(gonzo, "betty"))
-    until("10,000 copies", lambda: count() >= before + 10_000, gonzo, 60)
+    until("10,000 copies", lambda: count() >= before + 10_000, gonzo, 100)
     copies = [one for one in mail_of(gonzo, "betty") if b"Ledger: to-all" in one]
     for path in (gonzo.directory / "mail/betty/new").iterdir():
         path.unlink()  # they would slow down what follows
