@@ -222,11 +222,10 @@ class ContentWriter:
 class LineEnds:
     """Makes canonical content of pieces, as ``ContentWriter`` does, but no dots."""
 
-    __slots__ = ("_after_nuls", "_at_line_start", "_held")
+    __slots__ = ("_at_line_start", "_held")
 
     def __init__(self) -> None:
         self._at_line_start = True
-        self._after_nuls = False  # nothing but NULs stands before in the line
         self._held = b""
 
     def write(self, piece: bytes) -> bytes:
