@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.mailboxes import PASSWORD
 from bench.packages import BenchError, environment
 from bench.servers import Server, wait_for_port
 
@@ -21,7 +20,7 @@ Postfix runs with Debian's defaults (main.cf.debian, master.cf.dist), apart from
   transport: dst.test is discarded, relay.test goes to the sink's port;
   maillog_file set (there is no syslog daemon here);
   message_size_limit as large as ours where large messages are sent."""
-_USER = "looper0"
+_USER, _SECRET = "looper0", "a-password-of-the-bench"
 _OWNED = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold"),
     *("incoming", "private", "saved", "trace"),
@@ -57,7 +56,7 @@ smtpd_tls_cert_file = {pair[0]}
 smtpd_tls_key_file = {pair[1]}
 smtpd_tls_security_level = may
 smtpd_sasl_local_domain = postfix.test
-cyrus_sasl_config_path = {self._etc}
+cyrus_sasl_config_path = {self._etc}/sasl
 """
         self._services = f"""\
 127.0.0.1:{port} inet n - n - - smtpd
@@ -70,7 +69,7 @@ cyrus_sasl_config_path = {self._etc}
     def login(self) -> dict[str, str]:
         """What clients log in with, and whom they may send as."""
         sender = f"{_USER}@postfix.test"
-        return {"user": _USER, "password": PASSWORD, "sender": sender}
+        return {"user": _USER, "password": _SECRET, "sender": sender}
 
     def start(self) -> None:
         """Write the configuration afresh and start ``master``."""
@@ -151,14 +150,15 @@ maillog_file_prefixes = {self._folder}
     def _make_accounts(self) -> None:
         """Keep a password for Cyrus SASL, not hashed: the best case of any check."""
         database = self._folder / "sasldb2"
-        (self._etc / "smtpd.conf").write_text(
+        (self._etc / "sasl").mkdir()
+        (self._etc / "sasl/smtpd.conf").write_text(
             "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\n"
             f"sasldb_path: {database}\n"
         )
         command = [self._root / "usr/sbin/saslpasswd2", "-p", "-c", "-f", database]
         subprocess.run(
             [*command, "-u", "postfix.test", _USER],
-            input=f"{PASSWORD}\n".encode(),
+            input=f"{_SECRET}\n".encode(),
             env=self._environment,
             check=True,
         )
