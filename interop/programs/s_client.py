@@ -1,5 +1,6 @@
 """Sends a letter through ``openssl s_client``, line by line."""
 
+import atexit
 import base64
 import json
 import subprocess
@@ -15,6 +16,7 @@ if job["tls"] == "starttls":
 if job["mechanism"] == "EXTERNAL":
     words += ["-cert", job["certificate"], "-key", job["key"]]
 openssl = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+atexit.register(openssl.kill)
 
 
 def reply(wanted: str) -> None:

@@ -10,7 +10,7 @@ from postroom.smtp.parameters import _orcpt
     ("given", "kept"),
     [
         ("rfc822;j+C3+B6rg+2Bx@a.test", r"utf-8;j\x{F6}rg+2Bx@a.test"),
-        ("RFC822;+E6+97+A5@a.test", r"utf-8;\x{65E5}@a.test"),
+        ("Rfc822;+E6+97+A5@a.test", r"utf-8;\x{65E5}@a.test"),
         ("rfc822;joe+2Bx@a.test", "rfc822;joe+2Bx@a.test"),
         ("utf-8;jörg@a.test", r"utf-8;j\x{F6}rg@a.test"),
     ],
