@@ -33,7 +33,11 @@ class Protection(Enum):
         match self:
             case Protection.DEMANDED:  # RFC 8689 §4.2.1
                 return msgspec.structs.replace(terms, tls="verified", requiretls=True)
-            case Protection.OPTIONAL if terms.is_strict and terms.heed_tls_required:
+            case Protection.OPTIONAL if (
+                terms.is_strict
+                and terms.heed_tls_required
+                and not terms.login  # a message must not give our password away
+            ):
                 return msgspec.structs.replace(terms, tls="opportunistic")
             case _:
                 return terms

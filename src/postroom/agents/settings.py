@@ -189,7 +189,8 @@ class SmtpAgentSettings(
     """Send passwords and tokens (PLAIN, LOGIN, OAUTHBEARER, XOAUTH2) without TLS."""
     heed_tls_required: bool = True
     """Send a message that says ``TLS-Required: No`` in the clear rather than not at
-    all, also under ``required`` and ``verified`` (RFC 8689 §4.2.2)."""
+    all, also under ``required`` and ``verified`` (RFC 8689 §4.2.2), unless we log in
+    there."""
     requiretls_mx: Literal["verified", "validated"] = "verified"
     """For messages with REQUIRETLS: ``verified`` believes the MX records, and wants a
     certificate of the host they name; ``validated`` wants one of the domain itself, or

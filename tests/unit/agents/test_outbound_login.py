@@ -341,6 +341,23 @@ async def test_another_login_is_another_connection(
     assert len(host.messages) == 3
 
 
+async def test_no_message_opens_our_password_to_strangers(
+    tmp_path: Path, logins_file: str
+) -> None:
+    """TLS-Required: No is about its message, not about a password of ours."""
+    host = Host(
+        offering("PLAIN"),
+        tls=Authority(tmp_path, "Strangers CA").server_context(MX),
+        judge=judge(accounts()),
+    )
+    async with running(host):
+        sender = Sender(host, logins_file=logins_file, login="relay", tls="verified")
+        header = b"TLS-Required: No\r\n"
+        assert isinstance(await sender.send(header=header), Deferred)
+        await sender.aclose()
+    assert not [line for line in host.lines if line.startswith("AUTH")]
+
+
 # -- the file ---------------------------------------------------------------------
 
 BAD_FILES: dict[str, tuple[str, int, str]] = {
