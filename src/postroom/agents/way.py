@@ -108,6 +108,10 @@ class Ways:
         is_here = self._lmtp and all(_is_here(peer) for peer in peers)
         key = terms.key
         pool = f"{destination};{key}" if key else destination
+        keys = {peer.name: self.terms(hop, peer).key for peer in peers}
+        if any(one != key for one in keys.values()):
+            # Another hop may have these hosts, and heed nothing that is said of them.
+            pool += "".join(f";{name}({one})" for name, one in sorted(keys.items()))
         # A certificate of one domain says nothing of another that has the same hosts.
         if any("domain" in one.tls_names for one in self._terms_of(hop, peers)):
             pool = f"{pool};{hop_name(hop)}"

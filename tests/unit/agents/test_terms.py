@@ -5,7 +5,7 @@ import pytest
 
 from postroom.agents.settings import Destination, SmtpAgentSettings
 from postroom.agents.terms import Terms, TermsBook
-from postroom.agents.way import Ways
+from postroom.agents.way import Place, Ways
 from postroom.config.load import parse
 from postroom.config.problems import ConfigError
 from postroom.dns.own import OwnNames
@@ -150,3 +150,24 @@ async def test_families_take_turns_within_a_host() -> None:
         "192.0.2.2",
         "2001:db8::3",
     ]
+
+
+async def test_hosts_with_terms_of_their_own_part_connections() -> None:
+    """Hops with the same hosts, but not all heed what is said of a host."""
+    zone = {f"{name}.test MX": ["10 mx.test"] for name in "abc"}
+    zone["mx.test A"] = ["192.0.2.1"]
+    entries = (
+        Destination(match=("a.test",), tls="opportunistic"),
+        Destination(match=("mx.test",), tls="verified"),
+    )
+    settings = SmtpAgentSettings(destination=entries)
+    ways = Ways(settings, FakeResolver(zone), OwnNames(), 0, lmtp=False)
+    pools: dict[str, str] = {}
+    for hop in ("a.test", "b.test", "c.test", "b.test;tls=opportunistic"):
+        place = await ways.look(hop)
+        assert isinstance(place, Place)
+        assert place.is_strict is (hop in ("b.test", "c.test"))
+        pools[hop] = place.pool
+    assert pools["b.test"] == pools["c.test"]
+    assert pools["a.test"] == pools["b.test;tls=opportunistic"] == "mx.test:25"
+    assert pools["b.test"] != pools["a.test"]
