@@ -300,8 +300,8 @@ class ClientConnection:
             self._lose("server is closing the connection", reply)
         elif self._expected:
             self._take_expected(self._expected.popleft(), reply)
-        elif self._writer is not None:
-            self._early = reply
+        elif self._writer is not None and not self._chunked:
+            self._early = reply  # not among chunks: each of them has a reply of its own
         else:
             self._nonsense(f"unexpected reply {reply.code}")
 

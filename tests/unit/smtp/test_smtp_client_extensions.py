@@ -335,6 +335,18 @@ def test_rset_after_a_refused_last_chunk() -> None:
     assert client.data_to_send() == b"RSET\r\n"
 
 
+def test_a_reply_ahead_of_its_chunk_is_none_to_another() -> None:
+    """Else the reply to the last chunk but one would be taken for that to the last."""
+    client = begun(in_chunks("x"), b"250 ok\r\n250 ok\r\n")
+    client.send_body(b"x" * 10)
+    client.receive(b"250 what\r\n")
+    client.send_body(b"x" * CHUNK_OCTETS)
+    client.end_body()
+    client.receive(b"250 the first chunk\r\n")
+    assert told(client) == [[None]]
+    assert client.is_closed
+
+
 def test_chunks_in_lmtp() -> None:
     client = begun(in_chunks("x", "y"), b"250 ok\r\n250 a\r\n250 b\r\n", lmtp=True)
     client.end_body()
