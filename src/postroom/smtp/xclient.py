@@ -72,9 +72,11 @@ def _address(text: str) -> str:
     if text[:5].upper() == "IPV6:":
         text = text[5:]
     try:
-        return str(ip_address(text))
+        # one spelling for each, as connections have it; a zone means nothing to us
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         raise syntax("XCLIENT needs an IP address") from None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _port(text: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 from postroom import hook, reject
 from postroom.mail.envelope import Origin
 from postroom.mail.outcome import Attempt, Outcome
+from postroom.mail.tls import TlsFacts
 from postroom.observe.events import CommandRejected
 from postroom.services.face import Face, Kind
 from postroom.services.receive import ReceiveService
@@ -221,6 +222,41 @@ async def test_a_proxys_client_relays_as_little_as_any() -> None:
         codes = await say(b, "XCLIENT ADDR=192.0.2.7\n", HELLO, rcpt)
         assert codes[-1] == "550 5.7.1"
         assert (await say(b, rcpt))[-1] == "250 2.1.5"  # the proxy itself may
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["ADDR=[UNAVAILABLE]", "ADDR=[TEMPUNAVAIL]", "ADDR=192.0.2.7", "NAME=mail.c.test"],
+)
+async def test_what_a_proxy_was_before_is_not_its_clients(claim: str) -> None:
+    rcpt = "MAIL FROM:<joe@gonzo.test>\nRCPT TO:<x@elsewhere.test>\n"
+    tls = TlsFacts("TLSv1.3", "C", 256, verify="OK", emails=("joe@gonzo.test",))
+    proxy = msgspec.structs.replace(STRANGER, tls=tls)
+    seen: list[Origin] = []
+
+    @hook.mail
+    def look(session: Any, mail: Any) -> None:
+        seen.append(session.origin)
+
+    server = ServerSettings(xclient_networks=("127.0.0.0/8", "192.0.2.0/24"))
+    async with bench(Plan(server=server, hooks=[look])) as b:
+        claims = f"XCLIENT ADDR=192.0.2.9 LOGIN=joe\n{HELLO}", f"XCLIENT {claim}\n"
+        codes = await say(b, *claims, HELLO, rcpt, origin=proxy)
+        assert codes[-1] == "550 5.7.1"
+        codes = await say(b, claims[0], rcpt, origin=proxy)
+        assert codes[-1] == "250 2.1.5"  # the login, as long as it was claimed
+        assert [origin.login for origin in seen] == ["", "joe"]
+        for origin in seen:
+            assert origin.tls is not None
+            assert (origin.tls.verify, origin.tls.emails) == ("NOT", ())
+
+
+@pytest.mark.parametrize("claim", ["[UNAVAILABLE]", "[TEMPUNAVAIL]"])
+async def test_a_proxys_client_of_no_address_does_not_relay(claim: str) -> None:
+    async with bench(Plan(server=PROXY)) as b:
+        rcpt = "MAIL FROM:<ann@c.test>\nRCPT TO:<x@elsewhere.test>\n"
+        codes = await say(b, f"XCLIENT ADDR={claim}\n", HELLO, rcpt)
+        assert codes[-1] == "550 5.7.1"
 
 
 async def test_a_proxys_client_may_be_turned_away() -> None:
