@@ -112,11 +112,13 @@ class Users:
 
     def find(self, login: str) -> User | None:
         """Return the user that a login name means."""
+        return self._version.users.get(self._name(login))
+
+    def _name(self, login: str) -> str:
+        """Return the one spelling of a name, whoever it means."""
         name = login.lower()
         local, at, domain = name.rpartition("@")
-        if at and domain in self._domains:
-            name = local
-        return self._version.users.get(name)
+        return local if at and domain in self._domains else name
 
     @property
     def schemes(self) -> frozenset[Scheme]:
@@ -146,7 +148,8 @@ class Users:
     def scram_verifier(self, login: str) -> scram.Verifier:
         """Return the user's verifier, or one that no password fits.
 
-        The latter is the same each time, so that nobody learns who exists.
+        The latter is the same each time, and under each of a name's spellings, as a
+        user's is: so nobody learns who exists.
         """
         user = self.find(login)
         for credential in user.credentials if user else ():
@@ -154,7 +157,7 @@ class Users:
                 return scram.Verifier.from_text(credential.value)
         # As most have it, or else strangers stood out once the setting changes.
         iterations = self._version.iterations or self._settings.scram_iterations
-        return scram.stand_in(login.lower(), self._secret, iterations)
+        return scram.stand_in(self._name(login), self._secret, iterations)
 
     def cram_secret(self, login: str) -> Secret:
         """Return the user's secret for CRAM-MD5, or one that no password fits."""
@@ -162,7 +165,7 @@ class Users:
         for credential in user.credentials if user else ():
             if credential.scheme == cram.SCHEME:
                 return cram.from_text(credential.value)
-        return cram.stand_in(login.lower(), self._secret)
+        return cram.stand_in(self._name(login), self._secret)
 
 
 def _mark_of(path: str) -> _Mark:

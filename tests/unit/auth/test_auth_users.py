@@ -45,6 +45,17 @@ def in_force(path: str, *domains: str) -> Users:
     return users
 
 
+def test_strangers_have_one_salt_for_each_spelling_as_users_have(path: str) -> None:
+    add_user(path, User("joe", (HASH, VERIFIER)))
+    users = in_force(path, "gonzo.test")
+    for name in ("joe", "nobody"):
+        spellings = (name, name.upper(), f"{name}@gonzo.test", f"{name}@GONZO.test")
+        assert len({users.scram_verifier(one).salt for one in spellings}) == 1
+        assert len({users.cram_secret(one) for one in spellings}) == 1
+    other = users.scram_verifier("nobody@elsewhere.test")
+    assert other.salt != users.scram_verifier("nobody").salt
+
+
 # Credentials
 
 
