@@ -268,8 +268,9 @@ def refused(line: bytes, reply: Reply, rule: str) -> Refused:
     """Tell of a line that was not accepted; what AUTH said is left out."""
     text = line[:256].decode("ascii", "backslashreplace")
     verb, _, argument = text.partition(" ")
-    if verb.upper() == "AUTH":
-        argument = argument.partition(" ")[0]
+    words = text[:64].split(maxsplit=2)
+    if words and words[0].upper() == "AUTH":  # also with other blanks than there may be
+        verb, argument = words[0], words[1] if len(words) > 1 else ""
     return Refused(verb, argument, reply, rule)
 
 

@@ -266,6 +266,17 @@ def test_auth_carries_octets_and_no_log_carries_secrets() -> None:
     assert server.authenticated
 
 
+@pytest.mark.parametrize(
+    "line", [b"AUTH\tPLAIN AGEAYg==", b" AUTH PLAIN AGEAYg==", b"\tauth PLAIN AGEAYg=="]
+)
+def test_no_spelling_of_auth_brings_secrets_into_the_log(line: bytes) -> None:
+    server = in_state(State.READY, ServerSettings(auth_mechanisms=("PLAIN",)))
+    event = ask(server, line + b"\r\n")
+    assert isinstance(event, Refused)
+    assert event.rule
+    assert "AGEAYg" not in str(event)
+
+
 def test_refusals_are_told_for_the_log() -> None:
     server = in_state(State.READY)
     event = ask(server, b"FOO \xff bar\r\n")
