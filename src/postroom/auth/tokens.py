@@ -100,6 +100,8 @@ def user_in(claims: Claims, name: str) -> Verdict:
     if not isinstance(user, str) or not user:
         return Unknown(f"the token has no {name}")
     # An address that the issuer has not seen proven is a mere assertion.
-    if name == "email" and claims.get("email_verified") is False:
+    # (Some issuers write the claim as a text.)
+    is_verified = str(claims.get("email_verified", True)).lower()
+    if name == "email" and is_verified == "false":
         return Unknown("the token's address is not verified")
     return Known(user)

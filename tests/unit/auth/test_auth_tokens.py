@@ -316,6 +316,11 @@ USERS: dict[str, tuple[dict[str, Any], str, Verdict]] = {
     "none": ({"email": None}, "email", Unknown("the token has no email")),
     "empty": ({"email": ""}, "email", Unknown("the token has no email")),
     "a number": ({"sub": 4711}, "sub", Unknown("the token has no sub")),
+    "not proven, as a text": (
+        {"email_verified": "false"},
+        "email",
+        Unknown("the token's address is not verified"),
+    ),
     "not proven": (
         {"email_verified": False},
         "email",
