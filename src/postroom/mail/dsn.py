@@ -51,9 +51,11 @@ def wants_body(
     """Whether the body is to be read and given to ``make_report``.
 
     Only for failures, unless the sender asked for headers (RFC 3461 §4.3, §6.2) or
-    wants the message protected (RFC 8689 §5).
+    wants the message protected (RFC 8689 §5). What is binary cannot stand in a report
+    as it is; it need not be returned (RFC 3030 §3).
     """
     full = envelope.ret.upper() != "HDRS" and not envelope.requiretls
+    full = full and envelope.body is not BodyType.BINARY
     return kind is ReportKind.FAILED and full and size_octets <= octets_max
 
 

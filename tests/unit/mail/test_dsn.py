@@ -204,6 +204,11 @@ def test_when_the_body_is_returned(
     assert wants_body(kind, Envelope(BETTY, ret=ret), size) is expected
 
 
+def test_binary_content_is_not_returned() -> None:
+    envelope = Envelope(BETTY, ret="FULL", body=BodyType.BINARY)
+    assert not wants_body(ReportKind.FAILED, envelope, 10)
+
+
 def test_what_is_too_large_comes_back_as_header() -> None:
     made = report(body=b"x" * 60_000)
     assert parsed(made)[1][2].get_content_type() == "text/rfc822-headers"
