@@ -83,9 +83,8 @@ class Fitting:
         return await plan_for(attempt.message, job.head, demand, by)
 
     def told(self, job: Job, outcomes: list[Outcome]) -> list[Outcome]:
-        """Return the outcomes; with BY the sender may have to hear of relaying."""
-        envelope = job.attempt.envelope
-        if not envelope.deliver_by or not self._tells(job):
+        """Return the outcomes of a job with BY: who sent it may hear of relaying."""
+        if not self._tells(job):
             return outcomes
         return [
             msgspec.structs.replace(outcome, tells=True)

@@ -63,9 +63,11 @@ class Job:
         self.head = head
         self.body: Body = message.body
         size = len(head) + self.body.size
+        sender = envelope.sender
+        addresses = [recipient.address for recipient in recipients]
         self.transaction = Transaction(
-            _in_ascii(envelope.sender),
-            tuple([_in_ascii(recipient.address) for recipient in recipients]),
+            sender if sender.is_ascii else _in_ascii(sender),
+            tuple([one if one.is_ascii else _in_ascii(one) for one in addresses]),
             size,
             envelope.body is BodyType.EIGHT_BIT,
             envelope.ret,
@@ -99,7 +101,7 @@ class Job:
 
 def _in_ascii(address: Address) -> Address:
     """Write a domain in A-labels where that is all it takes to do without SMTPUTF8."""
-    if address.is_ascii or not address.local.isascii():
+    if not address.local.isascii():
         return address
     domain = to_ascii(address.domain)
     return Address(address.local, domain) if domain is not None else address

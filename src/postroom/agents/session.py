@@ -210,7 +210,9 @@ class Session:
             self.give_back(job)
         else:
             outcomes = outcomes_of(done.results, done.verbs, self.peer, lost)
-            job.settle(self._fitting.told(job, outcomes))
+            if job.attempt.envelope.deliver_by:
+                outcomes = self._fitting.told(job, outcomes)
+            job.settle(outcomes)
             if any(reply and reply.code != 421 for reply in done.results):
                 self.served += 1
         if self._jobs:
@@ -310,7 +312,9 @@ class Session:
             chunk = await read_piece(body, offset)
             client.send_body(chunk)
             offset += len(chunk)
-            if size - offset > 0 and not await self._make_room():
+            if offset >= size:
+                break
+            if not await self._make_room():
                 return False
             if client.content_is_refused:
                 break

@@ -155,7 +155,7 @@ class ClientConnection:
         """Take a transaction; it starts as soon as it can. Return its number."""
         self._numbers += 1
         progress = Progress(self._numbers, transaction)
-        if self.is_closed:
+        if self.state is State.CLOSED:
             self._events.append(progress.done())
             return self._numbers
         self._waiting.append(progress)
@@ -259,7 +259,7 @@ class ClientConnection:
 
     def receive(self, data: bytes) -> None:
         """Take octets from the server; ``b""`` says that it has closed."""
-        if self.is_closed:
+        if self.state is State.CLOSED:
             return
         if data and self.state is State.TLS:  # RFC 3207 §4.2: also what comes later
             self.discarded_octets += len(data)

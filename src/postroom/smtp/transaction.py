@@ -137,13 +137,12 @@ class Progress:
             return []
         rest = []
         self.needs_utf8 = self.value.utf8 or not self.value.sender.is_ascii
-        takes_utf8 = offered.smtputf8
         for i, address in enumerate(self.value.recipients):
             if address.is_ascii:
                 objection = _malformed(address)
             else:
                 self.needs_utf8 = True
-                objection = _malformed(address) if takes_utf8 else _UTF8
+                objection = _malformed(address) if offered.smtputf8 else _UTF8
             if objection:
                 self._decide(i, objection, None)
             else:
