@@ -35,7 +35,9 @@ def strict(world: World) -> Iterator[Host]:
         },
         "policy": {
             "connection_rate": "12/1h",
-            "rate_free_networks": [f"{world.ip(n)}/32" for n in range(210, 214)],
+            "rate_free_networks": [
+                f"{world.ip(n)}/32" for n in (LISTED, GOOD, PLAIN, CROWD, EARLY)
+            ],
         },
         "policy.clients": {"exempt_networks": []},
         "policy.dns_lists": {"zones": ["bl.test*2", "wl.test*-2"], "reject_at": 2},
@@ -129,10 +131,16 @@ def test_who_calls_itself_us_is_refused(world: World, strict: Host) -> None:
 
 
 def test_who_talks_before_the_greeting_is_refused(world: World, strict: Host) -> None:
-    with call(world, EARLY) as caller:
-        caller.send(b"EHLO early.example\r\n")
-        assert str(caller.reply()).startswith("554 5.5.1 ")
-        assert caller.is_hung_up()
+    def is_refused() -> bool:
+        with call(world, EARLY) as caller:
+            caller.send(b"EHLO early.example\r\n")
+            said = caller.reply()
+            if said.code == 220:  # on a busy machine our words may come too late
+                return False
+            assert str(said).startswith("554 5.5.1 ")
+            return caller.is_hung_up()
+
+    until("it is refused", is_refused, strict)
 
 
 @pytest.mark.parametrize("octets", [b"\x16\x03\x01\x02\0\x01", b"GET / HTTP/1.1\r\n"])

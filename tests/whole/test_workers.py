@@ -322,5 +322,5 @@ def test_workers_that_wait_end_when_told(world: World) -> None:
         until("a wait", lambda: "waits: " in host.log, host)
         began = time.monotonic()
         assert host.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # it did not drain, which takes 20 s
     until("their end", lambda: not any(runs(pid) for pid in orphans), host)

@@ -284,6 +284,7 @@ async def test_a_full_log_holds_up_acceptance_and_nothing_else() -> None:
         b.log.room.clear()
         client = ListConversation(ENVELOPE, "DATA\n", LETTER + ".\n", "QUIT\n")
         task = asyncio.create_task(ReceiveService(b.tools).converse(client, CLIENT))
+        await b.until(lambda: client.codes[-1:] == ["250 2.1.5"])
         for _ in range(5):
             await asyncio.sleep(0.001)
         assert client.codes[-1] == "250 2.1.5"
@@ -305,6 +306,7 @@ async def test_at_the_memory_budget_a_second_client_waits() -> None:
         tasks = [asyncio.create_task(receive.converse(first, CLIENT))]
         await b.until(lambda: first.codes[-1:] == ["354"])
         tasks.append(asyncio.create_task(receive.converse(second, CLIENT)))
+        await b.until(lambda: second.codes[-1:] == ["250 2.1.5"])
         for _ in range(5):
             await asyncio.sleep(0.001)
         assert second.codes[-1] == "250 2.1.5"
