@@ -49,14 +49,20 @@ def test_bounds_on_connections_hold_over_two_workers(world: World) -> None:
         peer(world, 40, 0.005) as sink,
         world.host("bounds.test", 41, settings) as host,
     ):
-        names = [f"b{number}" for number in range(600)]
-        flood(world, 41, names, "joe@bound.test", 12)
-        until("all delivered", lambda: len(sink.arrivals) >= 600, host)
+        names: list[str] = []
+        for again in range(10):  # which worker gets a connection is chance
+            more = [f"b{again}-{number}" for number in range(600)]
+            names += more
+            flood(world, 41, more, "joe@bound.test", 12)
+            whole = len(names)
+            until("all delivered", lambda: len(sink.arrivals) >= whole, host)  # noqa: B023
+            until("all let go", lambda: not sink.connections, host)
+            if _senders(host) == 2:
+                break
         assert sorted(a.message_id for a in sink.arrivals) == sorted(names)
         assert sink.connections_max == 3
-        until("all let go", lambda: not sink.connections, host)
         assert max(sink.served) == 20
-        assert sum(sink.served) == 600
+        assert sum(sink.served) == len(names)
         assert _senders(host) == 2
 
 
