@@ -249,7 +249,7 @@ def parser(settings: ServerSettings, *, lmtp: bool) -> Parse:
                 raise Fault(replies.UNKNOWN, "unknown-command")
             return reader(text)
         except Fault as fault:
-            if verb.split(b"\t")[0] == b"BDAT" and fault.reply.code != 421:
+            if is_chunk(line) and fault.reply.code != 421:
                 # nobody can tell now where the content ends
                 return refused(line, replies.BDAT_WITHOUT_SIZE, "bdat-without-size")
             return refused(line, fault.reply, fault.rule)
@@ -262,6 +262,11 @@ def parser(settings: ServerSettings, *, lmtp: bool) -> Parse:
         return often(line)
 
     return parse
+
+
+def is_chunk(line: bytes) -> bool:
+    """Whether content may follow a line, though it is malformed: it looks like BDAT."""
+    return line[:16].lstrip()[:4].upper() == b"BDAT"
 
 
 def refused(line: bytes, reply: Reply, rule: str) -> Refused:

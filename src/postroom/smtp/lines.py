@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final
 
 CRLF: Final = b"\r\n"
+_BEGIN_OCTETS = 16
 
 
 class LineFault(Enum):
@@ -21,10 +22,18 @@ class Inbox:
     """What has arrived and was not looked at yet.
 
     ``ended`` says that no more will come, ``swallowing`` that the line which is
-    arriving is over its limit already.
+    arriving is over its limit already, ``overlong`` is how the last such line began.
     """
 
-    __slots__ = ("_arrivals", "_at", "_data", "_searched", "ended", "swallowing")
+    __slots__ = (
+        "_arrivals",
+        "_at",
+        "_data",
+        "_searched",
+        "ended",
+        "overlong",
+        "swallowing",
+    )
 
     def __init__(self) -> None:
         self._data = b""
@@ -32,6 +41,7 @@ class Inbox:
         self._searched = 0  # up to here there is no CRLF
         self._arrivals: list[bytes] = []
         self.swallowing = False
+        self.overlong = b""
         self.ended = False
 
     def add(self, data: bytes) -> None:
@@ -74,6 +84,8 @@ class Inbox:
             self._data = b""
             self._at = self._searched = 0
         if self.swallowing or len(line) + 2 > octets_max:
+            if not self.swallowing:
+                self.overlong = line[:_BEGIN_OCTETS]
             self.swallowing = False
             return LineFault.TOO_LONG
         return line
@@ -81,6 +93,8 @@ class Inbox:
     def _keep(self, octets_max: int) -> None:
         data = self._data
         if len(data) - self._at >= octets_max:
+            if not self.swallowing:
+                self.overlong = data[self._at : self._at + _BEGIN_OCTETS]
             self.swallowing = True
             self._data = data = b"\r" if data.endswith(b"\r") else b""
             self._at = 0

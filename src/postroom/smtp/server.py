@@ -23,6 +23,7 @@ from postroom.smtp.commands import (
     Mail,
     Rcpt,
     Refused,
+    is_chunk,
     parser,
     refused,
     response,
@@ -440,7 +441,8 @@ class ServerConnection:
         if line is LineFault.TOO_LONG or (
             len(line) > self._command_octets_max and self._settings.is_over(line)
         ):
-            return self._refuse(Refused("", "", replies.LINE_TOO_LONG, "line-too-long"))
+            begin = self._inbox.overlong if line is LineFault.TOO_LONG else line
+            return self._refuse_long(begin)
         command = self._parse(line)
         if isinstance(command, Bdat):
             return self._begin_chunk(command, line)
@@ -451,6 +453,12 @@ class ServerConnection:
             return self._refuse(refused(line, *objection))
         self._owe(command.verb)
         return command
+
+    def _refuse_long(self, line: bytes) -> Event:
+        if is_chunk(line):  # nobody can tell now where the content ends
+            without = replies.BDAT_WITHOUT_SIZE
+            return self._refuse(Refused("BDAT", "", without, "bdat-without-size"))
+        return self._refuse(Refused("", "", replies.LINE_TOO_LONG, "line-too-long"))
 
     def _foreigner(self) -> TooManyErrors | None:
         head = self._inbox.head(HEAD_OCTETS)

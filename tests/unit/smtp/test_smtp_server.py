@@ -250,6 +250,38 @@ def test_refused_starttls_changes_nothing() -> None:
     assert server.next_event() == Noop()
 
 
+@pytest.mark.parametrize("by", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"BDAT 9 " + b"x" * 3_000,
+        b"bdat 9 " + b"x" * 30_000,
+        b" BDAT 9",
+        b"BDAT:9",
+        b"BDAT9",
+        b"\tBDAT 9",
+    ],
+)
+def test_behind_a_chunk_of_unknown_length_nothing_is_a_command(
+    line: bytes, by: int
+) -> None:
+    for settings in (ServerSettings(), ServerSettings(auth_mechanisms=("PLAIN",))):
+        server = in_state(State.RCPT, settings)
+        octets = b"NOOP\r\n" + line + b"\r\nRSET\r\nNOOP\r\n"
+        assert ask(server, octets[:6]) == Noop()
+        server.reply(replies.NOOP_OK)
+        events = []
+        for at in range(6, len(octets), by):
+            server.receive(octets[at : at + by])
+            while (event := server.next_event()) is not None:
+                events.append(event)
+        told = [event for event in events if not isinstance(event, Closed)]
+        (one,) = told
+        assert isinstance(one, TooManyErrors)
+        assert one.rule == "bdat-without-size"
+        assert server.is_closed
+
+
 def test_auth_carries_octets_and_no_log_carries_secrets() -> None:
     server = in_state(State.READY, ServerSettings(auth_mechanisms=("PLAIN",)))
     event = ask(server, b"AUTH plain AGEAYg==\r\n")
