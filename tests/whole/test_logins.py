@@ -68,7 +68,8 @@ def test_a_user_logs_in_and_sends(world: World, host: Host) -> None:
     until("the letter", lambda: bool(mail_of(host, "joe")), host)
     (letter,) = mail_of(host, "joe")
     assert b"with ESMTPA id" in letter
-    assert "authid=betty, mech=SCRAM-SHA-256" in host.log
+    told = "authid=betty, mech=SCRAM-SHA-256"
+    until("the log tells", lambda: told in host.log, host)
 
 
 def test_guesses_are_counted_over_both_workers(world: World, host: Host) -> None:
