@@ -20,7 +20,7 @@ from postroom.observe.events import ClientSuspected, CommandRejected
 from postroom.policy.hooks import Phase
 from postroom.policy.inspection import Inspection
 from postroom.policy.session import Session, Subject, in_networks
-from postroom.route.router import Routing
+from postroom.route.router import Relay, Routing
 from postroom.services.content import Content
 from postroom.services.face import Face, Kind
 from postroom.services.reception import Conversation, Tools
@@ -64,6 +64,18 @@ class Transaction:
             self.named.add(recipient.address)
             self.recipients.append(recipient)
             self.routings.append(routing)
+
+    def way_to(self, domain: str) -> Routing | None:
+        """Return how the recipient before is relayed, if it is in the same domain.
+
+        All of a domain that is not ours go the same way, and mail for many is often
+        sorted by domain.
+        """
+        routings = self.routings
+        if routings and isinstance(routings[-1], Relay):
+            before = self.recipients[-1].address.domain
+            return routings[-1] if before == domain else None
+        return None
 
     def envelope(self, origin: Origin, now_us: int) -> Envelope:
         """Return the envelope of the message that has just come."""

@@ -103,10 +103,13 @@ def on_rcpt(talk: Talk, event: commands.Rcpt) -> Awaitable[None] | None:
             talk.rejected("RCPT", str(event.address), *refusal)
             talk.core.reply(refusal[0])
             return None
-    generation = talk.generation
-    routing = generation.router.recall(event.address, generation.facts)
+    assert talk.transaction is not None
+    routing = talk.transaction.way_to(event.address.domain)
     if routing is None:
-        return _look_up(talk, event)
+        generation = talk.generation
+        routing = generation.router.recall(event.address, generation.facts)
+        if routing is None:
+            return _look_up(talk, event)
     return _judge_rcpt(talk, event, routing)
 
 

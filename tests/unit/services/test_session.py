@@ -397,3 +397,27 @@ async def test_single_commands(line: str, code: str) -> None:
     async with bench() as b:
         said = await talk(b, f"EHLO c.test\n{line}\n", "QUIT\n")
         assert said.codes[2:] == [code, "221 2.0.0"]
+
+
+async def test_recipients_of_one_domain_after_another_go_their_own_ways() -> None:
+    """The way of the recipient before holds for the same foreign domain only."""
+    many = ["a@far.test", "b@far.test", "joe@gonzo.test", "nosuch@gonzo.test"]
+    many += ["c@near.test", "d@far.test", "e@FAR.test", "nosuch@gonzo.test"]
+    to = "".join(f"RCPT TO:<{one}>\n" for one in many)
+    async with bench() as b:
+        for agent in b.agents.values():
+            agent.gate.clear()
+        said = await talk(
+            b,
+            "EHLO c.test\nMAIL FROM:<ann@c.test>\n" + to + "DATA\n",
+            LETTER + ".\n",
+            "QUIT\n",
+        )
+        codes = said.codes[3:11]
+        assert [code[:3] for code in codes] == [
+            "250", "250", "250", "550", "250", "250", "250", "550"
+        ]  # fmt: skip
+        hops = {r.address: r.hop for entry in await b.queue() for r in entry.recipients}
+        assert hops["b@far.test"] == hops["d@far.test"] == "far.test"
+        assert hops["c@near.test"] == "near.test"
+        assert hops["joe@gonzo.test"] == "local"
