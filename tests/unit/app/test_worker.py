@@ -124,14 +124,14 @@ async def working(directory: Path) -> AsyncIterator[tuple[Office, asyncio.Task[i
         yield office, task
     finally:
         office.hang_up()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=60)
         gc.unfreeze()
 
 
 async def said(stream: Stream, until: str) -> str:
     text = ""
     while until not in text:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             data = await stream.read()
         assert data, text
         text += data.decode()

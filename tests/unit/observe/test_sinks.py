@@ -93,7 +93,7 @@ async def test_full_sink_blocks_acceptance_until_the_log_can_be_written(
     monkeypatch.setattr(os, "write", write)
     for number in range(5):
         log.emit(Lifecycle(0, f"event {number}"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while log._waiting:  # noqa: ASYNC110 - the other thread says nothing
             await asyncio.sleep(0.001)
         for number in range(5, 17):
