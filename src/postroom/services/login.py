@@ -35,6 +35,7 @@ _BARRED = Reply.of(454, "4.7.0", "Too many failed logins, try again later")
 _TOO_MANY = Reply.of(421, "4.7.0", "Too many failed logins, closing connection")
 _NOBODY = "<>"
 _EXPORTER = "tls-exporter"
+_PLUS = "SCRAM-SHA-256-PLUS"
 
 
 def offer(talk: Talk) -> None:
@@ -95,8 +96,14 @@ def channel_of(talk: Talk) -> Channel:
 
 
 def _bindings(talk: Talk, session: ssl.SSLObject) -> dict[str, bytes]:
-    """Return the channel bindings that both sides can know, by type."""
-    found = {}
+    """Return the channel bindings that both sides can know, by type.
+
+    Where -PLUS is not offered there are none: a client that says so is right then, and
+    nobody has taken it out on the way (RFC 5802 §6).
+    """
+    found: dict[str, bytes] = {}
+    if _PLUS not in talk.face.server.auth_mechanisms:
+        return found
     tls = talk.generation.tls
     end_point = tls.end_point(session) if tls else b""
     if end_point:

@@ -250,6 +250,20 @@ async def test_a_login_is_bound_to_the_channel(tmp_path: Path, digest: str) -> N
         ]
 
 
+async def test_a_client_is_right_that_there_is_no_binding(tmp_path: Path) -> None:
+    async def talk(client: Client) -> None:
+        assert await client.hello() == ["SCRAM-SHA-256", "PLAIN"]
+        able = ScramClient("tim", "tanstaaf", header="y,,")
+        assert (await client.scram("SCRAM-SHA-256", able, same)).startswith("235 2.7.0")
+
+    async with place(tmp_path) as there:
+        face = there.bench.generation.faces[LISTENER]
+        without = ServerSettings(auth_mechanisms=("SCRAM-SHA-256", "PLAIN"))
+        faces = {LISTENER: msgspec.structs.replace(face, server=without)}
+        there.bench.generation = there.bench.generation._replace(faces=faces)
+        await there.session(talk)
+
+
 CERTIFICATES: dict[str, tuple[AuthSettings, list[x509.GeneralName], str]] = {
     "an address": (
         AuthSettings(),
