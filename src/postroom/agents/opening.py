@@ -17,6 +17,7 @@ import msgspec
 from postroom.agents.logins import Logins, LoginsError
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import (
+    LOST_STATUS,
     Peer,
     lost_connection,
     nonsense,
@@ -197,7 +198,12 @@ class Opening:
         if reason is not None:
             return reason
         client.tls_started()
-        return await self._hello()
+        reason = await self._hello()
+        if reason is not None and reason.status == LOST_STATUS and not reason.code:
+            # With TLS 1.3 a host may refuse us when we think that all is done.
+            self.tls_broke = "connection lost right behind the handshake"
+            self._tell_tls(self.tls_broke)
+        return reason
 
     def _no_tls(self, what: str) -> Reason:
         """Nothing goes to a host without TLS where the terms demand it."""

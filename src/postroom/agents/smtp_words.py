@@ -35,6 +35,8 @@ _STATUSES = {
     556: "5.1.10",
 }
 TOO_MANY_STATUS = "4.5.3"
+LOST_STATUS = "4.4.2"
+"""The status of a connection that broke."""
 _TOO_MANY = frozenset({"", "5.5.3", TOO_MANY_STATUS})
 _HOST_ERRORS = {
     errno.ECONNREFUSED: "Connection refused by {}",
@@ -193,7 +195,7 @@ def lost_connection(peer: Peer, *, overdue: bool = False) -> Deferred:
         text = f"Connection timed out with {peer.label}"
     else:
         text = f"Connection reset by {peer.label}"
-    return Deferred("4.4.2", text, peer.text, hop_failed=True)
+    return Deferred(LOST_STATUS, text, peer.text, hop_failed=True)
 
 
 def nonsense(text: str, peer: Peer) -> Deferred:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections import deque
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,16 @@ from postroom.agents.opening import Kit, Opening
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import Peer
 from postroom.agents.terms import Terms
-from postroom.mail.outcome import Deferred
+from postroom.dns.hop_options import TlsLevel
+from postroom.mail.outcome import Deferred, Delivered
 from postroom.net.stream import Stream, StreamLost, StreamTimeout
 from postroom.net.tls_client import ClientTls
 from postroom.observe.events import AnyEvent, TlsFailed
 from postroom.smtp.client import ClientConnection
+from postroom.testing.authority import Authority
+from postroom.testing.outbound import OFFERS, READY, Sender
+from postroom.testing.scripted_host import ScriptedHost as Host
+from postroom.testing.scripted_host import running
 
 PEER = Peer("mx.whizzer.test", "192.0.2.1", 25)
 
@@ -148,3 +154,22 @@ async def test_the_name_asked_for_is_that_of_the_host() -> None:
         wire = Wire(b"220 mx\r\n", OFFER, b"220 go\r\n", b"250 mx\r\n")
         await opened(wire, Terms(), peer=peer)
         assert wire.handshakes == [name]
+
+
+@pytest.mark.parametrize("tls", ["opportunistic", "required"])
+async def test_a_host_that_refuses_us_behind_the_handshake(
+    tmp_path: Path, tls: TlsLevel
+) -> None:
+    """It wants a certificate of ours, which TLS 1.3 lets it say only afterwards."""
+    context = Authority(tmp_path).server_context("mx.whizzer.test")
+    context.verify_mode = ssl.CERT_REQUIRED
+    host = Host({"EHLO": OFFERS, "STARTTLS": READY}, tls=context)
+    async with running(host):
+        sender = Sender(host, tls=tls, messages_per_connection_max=1)
+        for _ in range(2):
+            outcome = await sender.send()
+            is_free = tls == "opportunistic"  # and remembers it
+            assert isinstance(outcome, Delivered if is_free else Deferred)
+        await sender.aclose()
+    assert host.lines.count("STARTTLS") == (1 if is_free else 2)
+    assert len(host.messages) == (2 if is_free else 0)
