@@ -25,6 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / name).chmod(mode)
     (path / "routes").write_text("*  smtp:[relay.test]:587 tls=required login=relay\n")
     (path / "odd").write_text("*  smtp:[relay.test]:587 tls=verified login=nobody\n")
+    for name in ("Test-CA.crt", "routes", "odd"):
+        (path / name).chmod(0o644)  # whatever the umask is
     return path
 
 

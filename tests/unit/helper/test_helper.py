@@ -301,8 +301,9 @@ def test_strangers_are_not_heard() -> None:
                 text=True,
                 check=False,
             )
-            said = done.stdout.strip() or done.stderr
-            assert (said not in ("0",) and "reset" not in said) == heard, said
+            # who is not heard may see an end, a reset or a broken pipe
+            was_heard = done.stdout.strip() not in ("", "0")
+            assert was_heard == heard, done.stdout + done.stderr
 
 
 NONSENSE = [
