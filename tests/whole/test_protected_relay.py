@@ -25,7 +25,8 @@ wrong.test     smtp:[mx.guarded.test]:{port} tls=verified login=bad
 @pytest.fixture(scope="module")
 def authority(world: World) -> Authority:
     path = world.directory / "authority"
-    path.mkdir(mode=0o755)
+    path.mkdir()
+    path.chmod(0o755)  # whatever the umask
     return Authority(path)
 
 

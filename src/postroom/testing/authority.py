@@ -39,6 +39,7 @@ class Authority:
         certificate = made.sign(self._key, hashes.SHA256())
         self.ca_file = str(directory / f"{name.replace(' ', '-')}.crt")
         Path(self.ca_file).write_bytes(_pem(certificate))
+        Path(self.ca_file).chmod(0o644)  # whatever the umask: hosts run as others
 
     def issue(self, *names: str, expired: bool = False, common_name: str = "") -> str:
         """Issue a certificate for host names and addresses.
