@@ -13,7 +13,7 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -59,7 +59,7 @@ from postroom.schedule.senders import Senders
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.drop import DropDirectory
-from postroom.services.entrance import PLAIN, learn_client
+from postroom.services.entrance import PLAIN, Entrance, learn_client
 from postroom.services.generation import Generation
 from postroom.services.handshake import Guard
 from postroom.services.letter import Desk
@@ -74,6 +74,9 @@ from postroom.spool.engine import open_shard
 from postroom.spool.lock import SpoolLocked
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import SpoolError
+
+Serve = Callable[[Stream, str], Coroutine[None, None, None]]
+"""Serves a client of the listener that is named."""
 
 EX_CONFIG = 78
 EX_TEMPFAIL = 75
@@ -310,21 +313,26 @@ class _Worker:
         name = given.name
         match given.service:
             case "smtp" | "submission" | "lmtp":
-                return partial(self._let_in, self._receive.serve, name)
+                return lambda stream: self._let_in(self._receive.serve, name, stream)
             case "pop3":
-                return partial(self._let_in, self._retrieve.serve, name)
+                return lambda stream: self._let_in(self._retrieve.serve, name, stream)
             case "submit":
                 return self._pickup.serve
             case other:
                 raise ValueError(f"no service is called {other}")
 
-    async def _let_in(
-        self, serve: Callable[[Stream, str], Awaitable[None]], name: str, stream: Stream
-    ) -> None:
+    def _let_in(
+        self, serve: Serve, name: str, stream: Stream
+    ) -> Coroutine[None, None, None]:
         entrance = self._generation().entrances.get(name, PLAIN)
-        if entrance.proxy is None or await learn_client(
-            stream, entrance, self.emit, read_now
-        ):
+        if entrance.proxy is None:
+            return serve(stream, name)
+        return self._let_in_by_proxy(entrance, serve, name, stream)
+
+    async def _let_in_by_proxy(
+        self, entrance: Entrance, serve: Serve, name: str, stream: Stream
+    ) -> None:
+        if await learn_client(stream, entrance, self.emit, read_now):
             await serve(stream, name)
 
     def _guard(self, listener: str) -> Guard | None:

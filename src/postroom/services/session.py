@@ -90,13 +90,13 @@ class SmtpSession:
 
     async def _greet(self) -> bool:
         talk, generation = self._talk, self._talk.generation
-        verdict = await generation.chain.decide(
-            "connect",
-            talk.session,
-            Connect(talk.origin.client_ip, talk.origin.listener),
-        )
-        refusal = talk.refusal(verdict, "connect", "")
-        refusal = refusal or await tempo.greet_pause(talk)
+        refusal = None
+        if generation.chain.has("connect"):
+            subject = Connect(talk.origin.client_ip, talk.origin.listener)
+            verdict = await generation.chain.decide("connect", talk.session, subject)
+            refusal = talk.refusal(verdict, "connect", "")
+        if generation.receive.greet_pause and refusal is None:
+            refusal = await tempo.greet_pause(talk)
         greeting = refusal or Reply.of(
             220, "", f"{generation.hostname} {generation.receive.banner}"
         )
