@@ -75,7 +75,7 @@ from postroom.spool.lock import SpoolLocked
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import SpoolError
 
-Serve = Callable[[Stream, str], Coroutine[None, None, None]]
+Serve = Callable[[Stream, str], Coroutine[object, object, None]]
 """Serves a client of the listener that is named."""
 
 EX_CONFIG = 78
@@ -323,7 +323,7 @@ class _Worker:
 
     def _let_in(
         self, serve: Serve, name: str, stream: Stream
-    ) -> Coroutine[None, None, None]:
+    ) -> Coroutine[object, object, None]:
         entrance = self._generation().entrances.get(name, PLAIN)
         if entrance.proxy is None:
             return serve(stream, name)
