@@ -5,6 +5,7 @@ tests themselves. ``make search`` draws new ones, many more, in a new order.
 """
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -17,3 +18,8 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile(os.environ.get("POSTROOM_EXAMPLES", "repeatable"))
+
+# A shell that starts the tests in the background lets them ignore INT, and so would the
+# commands that are tried.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
