@@ -1,4 +1,4 @@
-"""BDAT: content that comes in chunks (RFC 3030). The last one ends as DATA does.
+"""How content begins, and BDAT: content in chunks (RFC 3030), which ends as DATA does.
 
 A chunk is answered by 250 once it was taken; if it cannot be, all that came of the
 message is thrown away at once, and the core refuses what else the client sends of it.
@@ -14,18 +14,23 @@ from postroom.smtp import replies, server
 
 def on_bdat_start(talk: Talk, event: server.BdatStart) -> Awaitable[None] | None:
     """Make room for the content; until there is some, no more of it is read."""
+    return begin_content(talk)
+
+
+def begin_content(talk: Talk) -> Awaitable[None] | None:
+    """Make room for the content: at once, unless that must be awaited."""
     content = Content.begin_now(talk.tools, talk.generation)
     if content is None:
-        return _start_later(talk)
-    _start(talk, content)
+        return _begin_later(talk)
+    _take(talk, content)
     return None
 
 
-async def _start_later(talk: Talk) -> None:
-    _start(talk, await Content.begin(talk.tools, talk.generation))
+async def _begin_later(talk: Talk) -> None:
+    _take(talk, await Content.begin(talk.tools, talk.generation))
 
 
-def _start(talk: Talk, content: Content) -> None:
+def _take(talk: Talk, content: Content) -> None:
     assert talk.transaction is not None
     content.finishing = user_mail.finishing(talk, talk.transaction.mail.address)
     talk.content = content

@@ -17,7 +17,6 @@ from postroom.policy.session import Mail, Rcpt
 from postroom.route.drive import drive
 from postroom.route.router import Routing
 from postroom.services import chunks, login, tempo, user_mail, wishes
-from postroom.services.content import Content
 from postroom.services.face import Kind
 from postroom.services.talk import Talk, Transaction
 from postroom.smtp import commands, replies, server
@@ -156,21 +155,15 @@ def _answer_rcpt(
 
 def on_data(talk: Talk, event: commands.DataStart) -> Awaitable[None] | None:
     """Ask for the content, once there is room for it in memory."""
-    content = Content.begin_now(talk.tools, talk.generation)
-    if content is None:
-        return _start_later(talk)
-    _start(talk, content)
+    waiting = chunks.begin_content(talk)
+    if waiting is not None:
+        return _ask_later(talk, waiting)
+    talk.core.reply(replies.START_CONTENT)
     return None
 
 
-async def _start_later(talk: Talk) -> None:
-    _start(talk, await Content.begin(talk.tools, talk.generation))
-
-
-def _start(talk: Talk, content: Content) -> None:
-    assert talk.transaction is not None
-    content.finishing = user_mail.finishing(talk, talk.transaction.mail.address)
-    talk.content = content
+async def _ask_later(talk: Talk, waiting: Awaitable[None]) -> None:
+    await waiting
     talk.core.reply(replies.START_CONTENT)
 
 
