@@ -15,7 +15,8 @@ from postroom.admin.control import Answer, Beat, End, Item, Refused, Request
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net.clock import read_mono_us
-from postroom.net.stream import Stream, StreamError, connect_unix
+from postroom.net.connect import connect_unix
+from postroom.net.stream import Stream, StreamError
 
 ANSWER_OCTETS_MAX = 64 * 1024 * 1024
 PATIENCE_US = 30 * SECOND_US

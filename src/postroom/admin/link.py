@@ -16,8 +16,9 @@ import msgspec
 
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
+from postroom.net.connect import wrap
 from postroom.net.keys import NO_KEYS, Keys
-from postroom.net.stream import Stream, StreamError, wrap
+from postroom.net.stream import Stream, StreamError
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 

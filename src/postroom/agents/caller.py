@@ -18,7 +18,8 @@ from postroom.agents.smtp_words import Peer
 from postroom.agents.terms import Terms
 from postroom.agents.way import SMTP_PORT, Ways
 from postroom.mail.outcome import Deferred, Failed, Say
-from postroom.net.stream import Stream, connect, connect_unix
+from postroom.net.connect import connect, connect_unix
+from postroom.net.stream import Stream
 from postroom.smtp.client import ClientConnection
 from postroom.smtp.settings import ClientSettings
 

@@ -29,7 +29,8 @@ from postroom.helper.requests import (
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
 from postroom.net.clock import read_mono_us
-from postroom.net.stream import Stream, StreamError, connect_unix
+from postroom.net.connect import connect_unix
+from postroom.net.stream import Stream, StreamError
 
 AT_A_TIME = 8
 """Checks that one worker has running in the helper."""

@@ -11,12 +11,12 @@ import asyncio
 import socket
 import ssl
 import struct
-from typing import NoReturn, cast
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
 from postroom.mail.now import SECOND_US
-from postroom.mail.units import Duration
 from postroom.net.addresses import plain_ip
 from postroom.net.clock import read_mono_us
 from postroom.net.demand import Demand
@@ -31,6 +31,10 @@ TOGETHER_OCTETS_MAX = 16 * 1024
 """Encrypted octets that wait for more of the same turn."""
 TLS_HANDSHAKE_US = 60 * SECOND_US
 """How long a handshake may take where no deadline says so."""
+
+
+Taker = Callable[[bytes], bool]
+"""Takes octets as they come; says whether it takes more."""
 
 
 class StreamError(Exception):
@@ -103,6 +107,7 @@ class Stream(asyncio.Protocol):
         "_reader",
         "_reading_paused",
         "_sweeper",
+        "_taker",
         "_tls",
         "_transport",
         "_unread",
@@ -141,6 +146,7 @@ class Stream(asyncio.Protocol):
         self._demand: Demand | None = None
         self._pauser: asyncio.Future[None] | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
         self._drainer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._loop = loop or asyncio.get_running_loop()
@@ -157,19 +163,48 @@ class Stream(asyncio.Protocol):
             StreamInterrupted: ``interrupt`` was called.
         """
         while self._is_over or not self._unread:
-            if self._is_over:
-                raise StreamOverstayed("the connection has lasted too long")
-            if self._interrupted:
-                self._interrupted = False
-                raise StreamInterrupted("the server is asked to end")
-            if self._at_end:
+            if self._has_ended():
                 return b""
-            if self._failure is not None:
-                raise self._failure
-            assert self._reader is None or self._reader.done(), "two readers"
-            self._reader = self._loop.create_future()
-            await self._reader
+            await self._wait()
         return self._take()
+
+    async def feed(self, taker: Taker) -> None:
+        """Give the taker what comes, as it comes, until it says False: enough.
+
+        It is called right when octets have come, before any task runs: an answer that
+        needs no waiting wakes nobody. At the end it is given ``b""`` once.
+
+        Raises:
+            As ``read``, and what the taker raises.
+        """
+        while self._unread and not self._is_over:
+            if not taker(self._take()):
+                return
+        self._taker = taker
+        try:
+            while self._taker is not None:
+                if self._has_ended():
+                    taker(b"")
+                    return
+                await self._wait()
+        finally:
+            self._taker = None
+
+    def _has_ended(self) -> bool:
+        """Whether the peer has ended; raises what keeps us from reading on."""
+        if self._is_over:
+            raise StreamOverstayed("the connection has lasted too long")
+        if self._interrupted:
+            self._interrupted = False
+            raise StreamInterrupted("the server is asked to end")
+        if not self._at_end and self._failure is not None:
+            raise self._failure
+        return self._at_end
+
+    async def _wait(self) -> None:
+        assert self._reader is None or self._reader.done(), "two readers"
+        self._reader = self._loop.create_future()
+        await self._reader
 
     def write(self, data: bytes) -> None:
         """Send, in order, as the peer takes it. On a lost stream it does nothing."""
@@ -400,13 +435,25 @@ class Stream(asyncio.Protocol):
             data = self._decrypt(self._tls, data)
             if not data:
                 return
+        self.received_octets += len(data)
+        if self._taker is not None:
+            return self._give(self._taker, data)
         self._unread.append(data)
         self._unread_octets += len(data)
-        self.received_octets += len(data)
         if self._unread_octets > BUFFER_OCTETS_MAX and not self._reading_paused:
             assert self._transport is not None
             self._reading_paused = True
             self._transport.pause_reading()
+        _wake(self._reader)
+
+    def _give(self, taker: Taker, data: bytes) -> None:
+        try:
+            if taker(data):
+                return
+        except Exception as error:  # for the task that feeds
+            if self._reader is not None and not self._reader.done():
+                self._reader.set_exception(error)
+        self._taker = None
         _wake(self._reader)
 
     def eof_received(self) -> bool:
@@ -533,68 +580,6 @@ class StreamOwner:
         """Forget a connection that is gone."""
 
 
-async def connect(
-    ip: str,
-    port: int,
-    *,
-    timeout: Duration,  # noqa: ASYNC109 - a cap of ours, in our unit
-    source_ip: str | None = None,
-) -> Stream:
-    """Connect by TCP, from ``source_ip`` if given.
-
-    Raises:
-        StreamTimeout: no answer within ``timeout``.
-        OSError: refused, unreachable, or the source address is not ours.
-    """
-    loop = asyncio.get_running_loop()
-    source = (source_ip, 0) if source_ip else None
-    try:
-        async with asyncio.timeout(timeout.seconds):
-            _, stream = await loop.create_connection(
-                Stream, ip, port, local_addr=source
-            )
-    except TimeoutError as error:
-        _raise_timeout(error, f"no answer from {ip} port {port}")
-    return stream
-
-
-async def connect_unix(
-    path: str,
-    *,
-    timeout: Duration | None = None,  # noqa: ASYNC109 - as in connect
-) -> Stream:
-    """Connect to a Unix socket.
-
-    Raises:
-        StreamTimeout: the server did not accept within ``timeout``.
-        OSError: nobody listens there, or we may not.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout.seconds if timeout is not None else None):
-            _, stream = await loop.create_unix_connection(Stream, path)
-    except TimeoutError as error:
-        _raise_timeout(error, f"no answer on {path}")
-    return stream
-
-
-async def wrap(sock: socket.socket) -> Stream:
-    """Make a stream of a connected socket, which from then on belongs to it."""
-    loop = asyncio.get_running_loop()
-    sock.setblocking(False)
-    if sock.family == socket.AF_UNIX:
-        _, stream = await loop.create_unix_connection(Stream, sock=sock)
-    else:
-        _, stream = await loop.create_connection(Stream, sock=sock)
-    return stream
-
-
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
-
-
-def _raise_timeout(error: Exception, text: str) -> NoReturn:
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error  # ETIMEDOUT from the kernel is an OSError as any other
-    raise StreamTimeout(text) from error

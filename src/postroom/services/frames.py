@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from postroom.net.demand import Demand
-from postroom.net.stream import Stream, StreamInterrupted, StreamLost
+from postroom.net.stream import Stream, StreamInterrupted, StreamLost, Taker
 
 GREETING = b"POSTROOM 1\n"
 INPUT_OCTETS_MAX = 1 << 20
@@ -138,6 +138,11 @@ class Caller:
             elif frame.payload:
                 return frame.payload
         return b""
+
+    async def feed(self, taker: Taker) -> None:
+        """Give the taker each piece of input until it says False; see ``read``."""
+        while taker(await self.read()):
+            pass
 
     def write(self, data: bytes) -> None:
         """Write to the caller's standard output."""

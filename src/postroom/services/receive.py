@@ -60,7 +60,7 @@ class ReceiveService:
     async def converse(self, stream: Conversation, origin: Origin) -> None:
         """Run a session over anything that reads and writes, then close it."""
         began = self._tools.shop.clock()
-        session = SmtpSession(stream, self._tools, origin)
+        session = SmtpSession(stream, self._tools, origin, began)
         how = "error"
         try:
             how = await session.run()

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from postroom.limits.gcra import Rate
 from postroom.net.demand import Demand
+from postroom.net.stream import Taker
 from postroom.services.accept import Acceptor
 from postroom.services.budget import Budget
 from postroom.services.logins import Logins
@@ -17,6 +18,9 @@ class Conversation(Protocol):
 
     async def read(self) -> bytes:
         """Return the next octets, ``b""`` at the end; raises ``StreamError``."""
+
+    async def feed(self, taker: Taker) -> None:
+        """Give the taker what comes, as it comes, until it says False; as ``read``."""
 
     def write(self, data: bytes) -> None:
         """Send octets."""

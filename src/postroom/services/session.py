@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from postroom.mail.envelope import Origin
+from postroom.mail.now import Now
 from postroom.mail.reply import Reply
 from postroom.mail.verdict import Verdict
 from postroom.net.stream import StreamError, StreamInterrupted, StreamTimeout
@@ -23,7 +24,7 @@ from postroom.services import (
     transaction,
     xclient,
 )
-from postroom.services.face import Face, Tls
+from postroom.services.face import Tls
 from postroom.services.reception import Conversation, Tools
 from postroom.services.talk import Talk
 from postroom.smtp import commands, replies, server
@@ -33,19 +34,17 @@ _ERROR = Reply.of(421, "4.3.0", "Internal error, closing connection")
 
 
 class SmtpSession:
-    """Serves one client; by default as the generation says of its listener."""
+    """Serves one client, as the generation says of its listener."""
 
     def __init__(
-        self,
-        stream: Conversation,
-        tools: Tools,
-        origin: Origin,
-        face: Face | None = None,
+        self, stream: Conversation, tools: Tools, origin: Origin, opened: Now
     ) -> None:
-        self._talk = talk = Talk(stream, tools, origin, face)
+        self._talk = talk = Talk(stream, tools, origin, opened)
         is_strict = talk.face.tls is Tls.REQUIRED
         self._handlers = _ENCRYPTED_HANDLERS if is_strict else _HANDLERS
-        self._is_ending = False
+        self._waiting: Awaitable[None] | None = None  # what the answer depends on
+        self._is_fresh = True  # something has happened since the client was awaited
+        self._is_ending = self._has_left = False
 
     @property
     def origin(self) -> Origin:
@@ -104,40 +103,51 @@ class SmtpSession:
         return refusal is None
 
     async def _loop(self) -> str:
-        talk, handlers = self._talk, self._handlers
-        connection, stream = talk.core, talk.stream
-        receive = talk.generation.receive
-        is_fresh = True
-        while True:
-            event = connection.next_event()
-            if event is not None:
-                waiting = handlers[type(event)](talk, event)
-                if waiting is not None:
-                    await waiting
-                if talk.pause_us:
-                    await tempo.pause(talk)
-                is_fresh = True
-                continue
-            out = connection.data_to_send()
-            if out:
-                stream.write(out)
-                if stream.is_congested:
-                    await stream.drain()
-            if talk.leaving:
-                return talk.leaving
-            if self._is_ending and talk.transaction is None:
-                connection.farewell(_SHUTDOWN)
-                talk.leaving = "shutdown"
-                continue
-            if is_fresh:  # a command that comes in drops gets no more time for each
-                in_data = talk.content is not None
-                wait = receive.data_timeout if in_data else receive.command_timeout
-                stream.allow(wait)
-                is_fresh = False
-            try:
-                connection.receive(await stream.read())
-            except StreamInterrupted:
-                self._is_ending = True  # once the transaction in hand is finished
+        """Wait for what ``_advance`` cannot go on without, until all is said."""
+        talk, stream = self._talk, self._talk.stream
+        while not self._has_left:
+            if self._advance():
+                try:
+                    await stream.feed(self._take)
+                except StreamInterrupted:
+                    self._is_ending = True  # once the transaction in hand is finished
+            if self._waiting is not None:
+                waiting, self._waiting = self._waiting, None
+                await waiting
+            if talk.pause_us:
+                await tempo.pause(talk)
+            if stream.is_congested:
+                await stream.drain()
+        return talk.leaving
+
+    def _take(self, data: bytes) -> bool:
+        """Answer what came, in the turn in which it came; whether more is awaited."""
+        self._talk.core.receive(data)
+        return self._advance()
+
+    def _advance(self) -> bool:
+        """Go on as far as can be without waiting; whether the client is awaited."""
+        talk, handlers, stream = self._talk, self._handlers, self._talk.stream
+        connection = talk.core
+        while (event := connection.next_event()) is not None:
+            self._is_fresh = True
+            self._waiting = handlers[type(event)](talk, event)
+            if self._waiting is not None or talk.pause_us:
+                return False
+        if self._is_ending and talk.transaction is None and not talk.leaving:
+            connection.farewell(_SHUTDOWN)
+            talk.leaving = "shutdown"
+        out = connection.data_to_send()
+        if out:
+            stream.write(out)
+        if talk.leaving:
+            self._has_left = True
+            return False
+        if self._is_fresh:  # a command that comes in drops gets no more time for each
+            self._is_fresh = False
+            receive, in_data = talk.generation.receive, talk.content is not None
+            stream.allow(receive.data_timeout if in_data else receive.command_timeout)
+        return not stream.is_congested
 
 
 def _on_hello(talk: Talk, event: commands.Hello) -> Awaitable[None] | None:

@@ -13,6 +13,7 @@ from postroom.auth.mechanisms import Mechanism
 from postroom.auth.sasl import Exchange
 from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient, protocol_word
+from postroom.mail.now import Now
 from postroom.mail.reply import Reply
 from postroom.mail.trace import utf8_protocol
 from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
@@ -123,6 +124,7 @@ class Talk:
     Attributes:
         stream: what it is held over.
         tools: what all sessions work with.
+        opened: when it began.
         generation: the settings, tables and hooks that it began with.
         face: what its listener shows.
         core: the protocol.
@@ -144,25 +146,25 @@ class Talk:
     """
 
     def __init__(
-        self, stream: Conversation, tools: Tools, origin: Origin, face: Face | None
+        self, stream: Conversation, tools: Tools, origin: Origin, opened: Now
     ) -> None:
         self.stream = stream
         self.tools = tools
+        self.opened = opened
         self.generation = generation = tools.shop.generation()
-        self.face = face = face or generation.face(origin.listener)
+        self.face: Face = generation.face(origin.listener)
+        face, is_tls = self.face, origin.tls is not None
         self.core = server.ServerConnection(
             face.server,
             generation.hostname,
             lmtp=face.is_lmtp,
             submission=face.kind is Kind.SUBMISSION,
             is_proxy=_is_proxy(face, origin),
-            opened_us=tools.shop.clock().utc_us,
+            opened_us=opened.utc_us,
         )
-        self.core.tls = origin.tls is not None
+        self.core.tls = is_tls
         self.origin = origin
-        self.session = Session(
-            origin=origin, tls=self.core.tls, opened_us=tools.shop.clock().utc_us
-        )
+        self.session = Session(origin=origin, tls=is_tls, opened_us=opened.utc_us)
         self.transaction: Transaction | None = None
         self.content: Content | None = None
         self.messages = 0

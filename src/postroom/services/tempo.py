@@ -45,8 +45,7 @@ def begin(talk: Talk) -> None:
     if not (receive.session_timeout or receive.data_rate_min) or is_free(talk):
         return
     if receive.session_timeout:
-        now_us = talk.tools.shop.clock().mono_us
-        talk.stream.end_at(now_us + receive.session_timeout)
+        talk.stream.end_at(talk.opened.mono_us + receive.session_timeout)
     if receive.data_rate_min:
         rate, window_us = receive.data_rate_min, receive.data_rate_window
         owes = lambda: talk.content is not None  # noqa: E731 - one line says it best

@@ -21,22 +21,23 @@ class LineFault(Enum):
 class Inbox:
     """What has arrived and was not looked at yet.
 
-    ``ended`` says that no more will come, ``swallowing`` that the line which is
+    ``octets`` is what is looked at next, empty if nothing is there; ``ended`` says that
+    no more will come, ``swallowing`` that the line which is
     arriving is over its limit already, ``overlong`` is how the last such line began.
     """
 
     __slots__ = (
         "_arrivals",
         "_at",
-        "_data",
         "_searched",
         "ended",
+        "octets",
         "overlong",
         "swallowing",
     )
 
     def __init__(self) -> None:
-        self._data = b""
+        self.octets = b""
         self._at = 0  # where the next line begins
         self._searched = 0  # up to here there is no CRLF
         self._arrivals: list[bytes] = []
@@ -48,17 +49,17 @@ class Inbox:
         """Take octets from the peer; ``b""`` says that no more will come."""
         if not data:
             self.ended = True
-        elif self._data:
+        elif self.octets:
             self._arrivals.append(data)
         else:
-            self._data = data
+            self.octets = data
 
     def __len__(self) -> int:
-        return len(self._data) - self._at + sum(map(len, self._arrivals))
+        return len(self.octets) - self._at + sum(map(len, self._arrivals))
 
     def head(self, octets_max: int) -> bytes:
         """Return the first octets that are there, without taking them."""
-        data = self._data
+        data = self.octets
         if self._arrivals and len(data) - self._at < octets_max:
             data = self._join()
         return data[self._at : self._at + octets_max]
@@ -68,7 +69,7 @@ class Inbox:
 
         ``octets_max`` is the limit with CRLF.
         """
-        data = self._data
+        data = self.octets
         if not data:
             return None
         end = data.find(CRLF, self._searched)
@@ -81,7 +82,7 @@ class Inbox:
         line = data[self._at : end]
         self._at = self._searched = end + 2
         if self._at == len(data):
-            self._data = b""
+            self.octets = b""
             self._at = self._searched = 0
         if self.swallowing or len(line) + 2 > octets_max:
             if not self.swallowing:
@@ -91,34 +92,34 @@ class Inbox:
         return line
 
     def _keep(self, octets_max: int) -> None:
-        data = self._data
+        data = self.octets
         if len(data) - self._at >= octets_max:
             if not self.swallowing:
                 self.overlong = data[self._at : self._at + _BEGIN_OCTETS]
             self.swallowing = True
-            self._data = data = b"\r" if data.endswith(b"\r") else b""
+            self.octets = data = b"\r" if data.endswith(b"\r") else b""
             self._at = 0
         # the last octet may be the CR whose LF is still to come
         self._searched = max(self._at, len(data) - 1)
 
     def _join(self) -> bytes:
-        self._arrivals.insert(0, self._data[self._at :])
+        self._arrivals.insert(0, self.octets[self._at :])
         self._searched -= self._at
         self._at = 0
-        self._data = b"".join(self._arrivals)
+        self.octets = b"".join(self._arrivals)
         self._arrivals.clear()
-        return self._data
+        return self.octets
 
     def take(self) -> bytes:
         """Return all that is there and forget it."""
-        data = self._join() if self._at or self._arrivals else self._data
-        self._data = b""
+        data = self._join() if self._at or self._arrivals else self.octets
+        self.octets = b""
         self._at = self._searched = 0
         return data
 
     def put_back(self, data: bytes) -> None:
         """Undo a ``take`` in part; only right after it."""
-        self._data = data
+        self.octets = data
         self._at = self._searched = 0
 
     def clear(self) -> None:

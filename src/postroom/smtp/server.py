@@ -433,6 +433,8 @@ class ServerConnection:
             return self._next_of_chunk(self._arriving)
         if self.state is _AUTH:
             return self._next_response()
+        if not self._inbox.octets:
+            return None
         if self.state is _START and (foreign := self._foreigner()):
             return foreign
         line = self._inbox.line(self._line_octets_max)
@@ -451,7 +453,7 @@ class ServerConnection:
         objection = self._objection(command)
         if objection:
             return self._refuse(refused(line, *objection))
-        self._owe(command.verb)
+        self._verb, self._owed = command.verb, 1
         return command
 
     def _refuse_long(self, line: bytes) -> Event:

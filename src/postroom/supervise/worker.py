@@ -29,7 +29,8 @@ from postroom.admin.link import (
 from postroom.admin.settings import ProcessSettings
 from postroom.mail.now import SECOND_US
 from postroom.net.clock import read_mono_us
-from postroom.net.stream import Stream, wrap
+from postroom.net.connect import wrap
+from postroom.net.stream import Stream
 from postroom.supervise.identity import RunAs
 
 WATCH_S = 0.25

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from postroom.net.demand import Demand
+from postroom.net.stream import Taker
 
 Piece = bytes | str | Exception | Callable[[], Awaitable[None] | None]
 
@@ -42,6 +43,11 @@ class ListConversation:
             if waiting is not None:
                 await waiting
         return b""
+
+    async def feed(self, taker: Taker) -> None:
+        """Give the taker each piece until it has enough."""
+        while taker(await self.read()):
+            pass
 
     def write(self, data: bytes) -> None:
         """Keep what was written."""

@@ -24,7 +24,8 @@ from postroom.admin.control import (
     identify,
     serve_control,
 )
-from postroom.net.stream import PeerCredentials, connect_unix
+from postroom.net.connect import connect_unix
+from postroom.net.stream import PeerCredentials
 
 
 async def count(caller: Caller, arguments: msgspec.Raw) -> AsyncIterator[int]:

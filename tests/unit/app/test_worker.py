@@ -29,7 +29,8 @@ from postroom.admin.link import (
 )
 from postroom.app.worker import EX_CONFIG, EX_TEMPFAIL, _Worker, run_worker
 from postroom.mail.units import Duration
-from postroom.net.stream import Stream, connect, wrap
+from postroom.net.connect import connect, wrap
+from postroom.net.stream import Stream
 from postroom.spool.engine import open_shard
 from postroom.testing.spool import QUICK, Letters
 from postroom.testing.workbench import JumpingClock

@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from postroom.mail.units import Duration
+from postroom.net.connect import connect, connect_unix
 from postroom.net.listener import Listener, listen
-from postroom.net.stream import (
-    Stream,
-    StreamInterrupted,
-    StreamLost,
-    connect,
-    connect_unix,
-)
+from postroom.net.stream import Stream, StreamInterrupted, StreamLost
 
 SOON = Duration.from_text("5s")
 

@@ -18,7 +18,8 @@ from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import InUse, Parcel, Unusable
 from postroom.net.clock import read_now
-from postroom.net.stream import Stream, wrap
+from postroom.net.connect import wrap
+from postroom.net.stream import Stream
 from postroom.observe.events import (
     AnyEvent,
     LoggedIn,

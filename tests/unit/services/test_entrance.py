@@ -9,8 +9,9 @@ import pytest
 from postroom.mail.units import Duration
 from postroom.net import sweeper
 from postroom.net.clock import read_now
+from postroom.net.connect import wrap
 from postroom.net.settings import ProxySettings
-from postroom.net.stream import Stream, wrap
+from postroom.net.stream import Stream
 from postroom.observe.events import AnyEvent, SessionRefused
 from postroom.services.entrance import PLAIN, Entrance, learn_client
 

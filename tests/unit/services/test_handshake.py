@@ -17,9 +17,10 @@ from postroom.mail.tls import TlsFacts
 from postroom.mail.trace import received_field
 from postroom.net.certificates import read_client_ca, read_pair
 from postroom.net.clock import read_mono_us
+from postroom.net.connect import wrap
 from postroom.net.keys import NO_KEYS, Keys, ServerTls
 from postroom.net.settings import CertificateSettings, TlsSettings
-from postroom.net.stream import Stream, StreamError, StreamLost, wrap
+from postroom.net.stream import Stream, StreamError, StreamLost
 from postroom.observe.events import (
     CommandRejected,
     MessageQueued,

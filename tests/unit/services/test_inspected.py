@@ -155,7 +155,7 @@ async def test_whoever_is_somebody_else_now_is_looked_up_anew() -> None:
     async with bench() as b:
         resolver = look_up(b, LISTS, LISTED)
         conversation = ListConversation("QUIT\n")
-        one = Talk(conversation, b.tools, STRANGER, None)
+        one = Talk(conversation, b.tools, STRANGER, b.tools.shop.clock())
         one.inspect()
         assert one.inspection is not None
         await one.meet(one.inspection)

@@ -9,7 +9,8 @@ import pytest
 
 from postroom.cli.sendmail import GREETING, frame
 from postroom.mail.outcome import Say
-from postroom.net.stream import Stream, connect_unix
+from postroom.net.connect import connect_unix
+from postroom.net.stream import Stream
 from postroom.observe.events import Lifecycle
 from postroom.services.queue_run import QueueSelection
 from postroom.services.settings import SubmissionSettings

@@ -11,12 +11,8 @@ from postroom import defer, hook
 from postroom.mail.envelope import Origin
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
-from postroom.net.stream import (
-    StreamOverstayed,
-    StreamTimeout,
-    StreamTooSlow,
-    wrap,
-)
+from postroom.net.connect import wrap
+from postroom.net.stream import StreamOverstayed, StreamTimeout, StreamTooSlow
 from postroom.observe.events import CommandRejected, SessionClosed
 from postroom.services.face import Face, Kind
 from postroom.services.receive import ReceiveService
