@@ -424,6 +424,10 @@ class Stream(asyncio.Protocol):
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
+        if peer is None:
+            # Gone already, though what it sent could still be read. Served, it would
+            # have no address, as only callers of this machine have none.
+            return self.abort()
         if isinstance(peer, tuple):
             self.peer_ip, self.peer_port = plain_ip(peer[0]), peer[1]
         if self._owner is not None:

@@ -1,8 +1,12 @@
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
+import uvloop
 
 from postroom.mail.units import Duration
 from postroom.net.connect import connect, connect_unix
@@ -185,3 +189,39 @@ async def test_unix_socket_file_outlives_pause_and_close(tmp_path: Path) -> None
     await asyncio.sleep(0)
     assert path.exists()
     kept.close()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_is_gone_before_being_accepted_is_nobody_not_a_local_caller(
+    new_loop: Any,
+) -> None:
+    """Its octets can still be read, but not its address: it is served to nobody."""
+
+    async def served_from() -> list[str]:
+        sock = bound()
+        port = sock.getsockname()[1]
+        served: list[str] = []
+
+        async def note(stream: Stream) -> None:
+            served.append(stream.peer_ip)
+            await stream.read()
+
+        listener = await listen(sock, note)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as caller:
+                caller.send(b"MAIL")
+                reset = struct.pack("ii", 1, 0)
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        stream = await call(port)  # accepted after all of them
+        stream.write(b"x")
+        assert await stream.read() == b""
+        await stream.aclose()
+        listener.close()
+        async with asyncio.timeout(60):
+            await listener.drained()
+        return served
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        served = runner.run(served_from())
+    assert served[-1] == "127.0.0.1"
+    assert "" not in served
