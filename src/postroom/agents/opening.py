@@ -9,7 +9,6 @@ defers, since a password of ours is no fault of the mail.
 import secrets
 import ssl
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable
 
 import msgspec
@@ -477,7 +476,7 @@ def _response(ours: Exchange, reply: Reply) -> bytes | Distrust:
     """Answer a challenge; Distrust: give the exchange up."""
     try:
         challenge = b64decode(reply.lines[0].strip(), validate=True)
-    except Base64Error:
+    except ValueError:  # also for what is not ASCII
         return Distrust("a challenge that is no base64")
     try:
         return ours.send(challenge)

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+import msgspec
+
 from postroom.agents.content import pieces_of, read_piece
 from postroom.agents.fitting import Fitting
 from postroom.agents.job import Job
@@ -90,6 +92,8 @@ class Session:
         self._numbers = 0
         if settings.ignored_extensions:
             client.extensions = client.extensions.without(settings.ignored_extensions)
+            reports = client.extensions.dsn  # whoever is not asked sends none
+            self.peer = peer = msgspec.structs.replace(peer, reports=reports)
         self._fitting = Fitting(client.extensions, peer, client.hostname, settings)
         self._messages_max = min(
             settings.messages_per_connection_max,
@@ -97,6 +101,7 @@ class Session:
         )
         self._began_us = read_mono_us()
         self._deadline_us = 0
+        self._patience_us = 0  # how long the next reply may take
         self._trouble: Deferred | None = None
         self._fault: Exception | None = None
 
@@ -174,7 +179,11 @@ class Session:
         except StreamError:
             data = b""
         if data:
+            answers = self._client.answers
             self._client.receive(data)
+            # RFC 5321 §4.5.3.2: time is allowed per command, not for all that are out
+            if self._client.answers > answers and self._is_awaited:
+                self._wait(self._patience_us)
             return True
         if self._trouble is None:
             self._trouble = lost_connection(self.peer, overdue=overdue)
@@ -278,6 +287,8 @@ class Session:
                 return False
             if not await self._send_pieces(job, plan):
                 return False
+            if self._stream.unread_octets:  # before the dot: has it been refused?
+                self._client.receive(await self._stream.read())
         except Exception as error:  # the dot must never follow half a message
             job.fail(error)
             self._break_off()
@@ -349,7 +360,12 @@ class Session:
         if data:
             self._stream.write(data)
 
+    @property
+    def _is_awaited(self) -> bool:
+        return bool(self._jobs) and not self._jobs[0].done.done()
+
     def _wait(self, length_us: int) -> None:
+        self._patience_us = length_us
         self._deadline_us = read_mono_us() + length_us
         self._stream.set_deadline(self._deadline_us)
 

@@ -243,7 +243,7 @@ class SmtpAgentSettings(
     hello_timeout: Duration = Duration.from_text("5m")
     """Until EHLO or HELO is answered."""
     command_timeout: Duration = Duration.from_text("5m")
-    """Until MAIL, RCPT and DATA are answered (RFC 5321 §4.5.3.2.2 to §4.5.3.2.4)."""
+    """Until MAIL, each RCPT, DATA is answered (RFC 5321 §4.5.3.2.2 to §4.5.3.2.4)."""
     block_timeout: Duration = Duration.from_text("3m")
     """Until a piece of a large message is taken (RFC 5321 §4.5.3.2.5)."""
     content_timeout: Duration = Duration.from_text("10m")

@@ -98,6 +98,7 @@ class ClientConnection:
         self.state = State.CONNECTED
         self.extensions = _UNTOLD
         self.discarded_octets = 0  # sent ahead of the TLS handshake
+        self.answers = 0  # replies that came to what we said
         self.hostname = hostname
         self._lmtp = lmtp
         self._settings = settings or ClientSettings()
@@ -300,8 +301,10 @@ class ClientConnection:
             self._lose("server is closing the connection", reply)
         elif self._expected:
             self._take_expected(self._expected.popleft(), reply)
-        elif self._writer is not None and not self._chunked:
-            self._early = reply  # not among chunks: each of them has a reply of its own
+        elif self._writer is not None and not (self._chunked or reply.code < 400):
+            # Not among chunks: each of them has a reply of its own. And nobody can
+            # have taken what was not sent: believed, it would lose mail.
+            self._early = reply
         else:
             self._nonsense(f"unexpected reply {reply.code}")
 
@@ -311,6 +314,7 @@ class ClientConnection:
 
     def _take_expected(self, expected: _Expected, reply: Reply) -> None:
         verb, progress, place = expected
+        self.answers += 1
         if progress:
             progress.outstanding -= 1
         state = next_state(self.state, verb, reply.code)

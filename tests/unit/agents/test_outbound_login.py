@@ -223,6 +223,12 @@ REFUSALS: dict[str, tuple[Mapping[str, Answer], Judge | None, str, str]] = {
         "4.7.8",
         "base64",
     ),
+    "a challenge outside ASCII": (
+        offering("SCRAM-SHA-256"),
+        lambda *_: "334 Grüße\r\n".encode(),
+        "4.7.8",
+        "base64",
+    ),
     "challenges without end": (
         offering("PLAIN"),
         lambda *_: b"334 AAAA\r\n",

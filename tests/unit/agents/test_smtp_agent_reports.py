@@ -23,7 +23,11 @@ def joe(notify: str = "", orcpt: str = "", name: str = "joe") -> Recipient:
 
 
 async def deliver(
-    hello: bytes | None, *recipients: Recipient, ret: str = "", envid: str = ""
+    hello: bytes | None,
+    *recipients: Recipient,
+    ret: str = "",
+    envid: str = "",
+    ignored: tuple[str, ...] = (),
 ) -> tuple[list[str], list[Outcome], bytes]:
     """Hand a message over; returns the commands, the outcomes and the content."""
     host = ScriptedHost({"EHLO": hello} if hello else {})
@@ -40,7 +44,7 @@ async def deliver(
     )
     zone = {"whizzer.test MX": ["10 mx.whizzer.test"], "mx.whizzer.test A": "127.0.0.2"}
     async with running(host):
-        settings = SmtpAgentSettings(port=host.port)
+        settings = SmtpAgentSettings(port=host.port, ignored_extensions=ignored)
         agent = SmtpAgent(settings, FakeResolver(zone), "gonzo.test", OwnNames())
         outcomes = list(await agent.deliver(attempt))
         await agent.aclose()
@@ -98,6 +102,13 @@ async def test_a_host_without_dsn_is_told_nothing(hello: bytes | None) -> None:
     assert isinstance(outcome, Delivered)
     assert outcome.relayed
     assert not outcome.reports
+
+
+async def test_a_host_whose_dsn_is_ignored_sends_no_reports() -> None:
+    said, (outcome,), _ = await deliver(DSN, joe("SUCCESS"), ignored=("DSN",))
+    assert said[1] == "RCPT To:<joe@whizzer.test>"
+    assert isinstance(outcome, Delivered)
+    assert not outcome.reports  # so that we send the one that was asked for
 
 
 @pytest.mark.parametrize(
