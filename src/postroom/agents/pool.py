@@ -185,7 +185,9 @@ class Pool:
             job.fail(error)
 
     def _next(self, session: Session) -> Job | None:
-        return None if self._is_owed(session) else self._waiting.take()
+        if not self._waiting or self._is_owed(session):
+            return None
+        return self._waiting.take()
 
     def _is_owed(self, session: Session) -> bool:
         """Whether another worker is to have the place of this session."""
