@@ -40,7 +40,7 @@ class Places:
     @property
     def wanted_elsewhere(self) -> int:
         """How many places other workers wait for."""
-        return self._counters.elsewhere(self._wanted_key)
+        return self._counters.count(self._wanted_key) - self._wanted
 
     def take(self, *, waited: bool = False) -> bool:
         """Take a place; False: there is none, or it is another's turn.

@@ -117,10 +117,6 @@ class SharedCounters:
         """Return the sum over all workers."""
         return self._counts.total(self._mark(key))
 
-    def elsewhere(self, key: str) -> int:
-        """Return the sum over the other workers."""
-        return self._counts.elsewhere(self._mark(key))
-
     def others(self, *keys: str) -> int:
         """Return how many other workers have raised the count of any of the keys."""
         return self._counts.others([self._mark(key) for key in keys])
@@ -195,7 +191,7 @@ class _Table:
         total = values[cell]
         if self._others:
             self._publish()
-            total += self.elsewhere(mark)
+            total += self._elsewhere_sum(mark)
         if total <= bound:
             return True
         values[cell] -= n
@@ -209,7 +205,7 @@ class _Table:
     def total(self, mark: int) -> int:
         cell = self._cells.get(mark)
         own = 0 if cell is None else self._values[cell]
-        return own + self.elsewhere(mark)
+        return own + self._elsewhere_sum(mark)
 
     def others(self, marks: list[int]) -> int:
         count = 0
@@ -241,7 +237,7 @@ class _Table:
         self._fence.acquire()
         self._fence.release()
 
-    def elsewhere(self, mark: int) -> int:
+    def _elsewhere_sum(self, mark: int) -> int:
         total = 0
         for keys, values in self._others:
             cell = self._find(keys, mark)
