@@ -108,6 +108,7 @@ class Stream(asyncio.Protocol):
         "_reading_paused",
         "_sweeper",
         "_taker",
+        "_thrown",
         "_tls",
         "_transport",
         "_unread",
@@ -147,6 +148,7 @@ class Stream(asyncio.Protocol):
         self._pauser: asyncio.Future[None] | None = None
         self._reader: asyncio.Future[None] | None = None
         self._taker: Taker | None = None
+        self._thrown: Exception | None = None  # by the taker
         self._drainer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._loop = loop or asyncio.get_running_loop()
@@ -187,8 +189,14 @@ class Stream(asyncio.Protocol):
                     taker(b"")
                     return
                 await self._wait()
+        except StreamTimeout:
+            if self._taker is not None:  # else enough came in the same turn
+                raise
         finally:
             self._taker = None
+            thrown, self._thrown = self._thrown, None
+        if thrown is not None:
+            raise thrown
 
     def _has_ended(self) -> bool:
         """Whether the peer has ended; raises what keeps us from reading on."""
@@ -454,9 +462,8 @@ class Stream(asyncio.Protocol):
         try:
             if taker(data):
                 return
-        except Exception as error:  # for the task that feeds
-            if self._reader is not None and not self._reader.done():
-                self._reader.set_exception(error)
+        except Exception as error:
+            self._thrown = error  # for the task that feeds
         self._taker = None
         _wake(self._reader)
 

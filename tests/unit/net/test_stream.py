@@ -176,6 +176,31 @@ async def test_what_a_taker_raises_is_raised_by_feed_and_the_stream_lives() -> N
         assert await one.read() == b"x"
 
 
+async def test_what_a_taker_raises_is_not_lost_when_the_server_is_to_end() -> None:
+    async with stream_pair() as (one, _):
+        feeding = await fed(one, Mouth(error=ValueError("spat out")))
+        one.interrupt()  # wakes the task, which has not run yet
+        one.data_received(b"enough")
+        with pytest.raises(ValueError, match="spat out"):
+            await feeding
+        with pytest.raises(StreamInterrupted):
+            await one.feed(Mouth())
+
+
+async def test_what_comes_as_time_runs_out_is_answered_all_the_same() -> None:
+    async with stream_pair() as (one, _):
+        mouth = Mouth()
+        feeding = await fed(one, mouth)
+        one.expire()
+        one.data_received(b"enough")  # the taker has begun something by now
+        await feeding
+        feeding = await fed(one, mouth)
+        one.expire()
+        one.data_received(b"not enough")
+        with pytest.raises(StreamTimeout):
+            await feeding
+
+
 async def test_feeding_is_interrupted_once() -> None:
     async with stream_pair() as (one, _):
         mouth = Mouth()
