@@ -127,6 +127,7 @@ async def on_starttls(talk: Talk, event: commands.StartTls) -> None:
         return None
     talk.core.tls_started()
     talk.reset()
+    talk.is_verbose = False
     # RFC 3207 §4.2: the client's name and login are forgotten.
     talk.is_now(
         msgspec.structs.replace(

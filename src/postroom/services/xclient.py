@@ -23,6 +23,7 @@ async def on_xclient(talk: Talk, event: commands.Xclient) -> None:
     """Take what the proxy says, judge the client it names, and greet it."""
     claims = event.claims
     talk.reset()
+    talk.is_verbose = False
     talk.is_now(_claimed(talk.origin, claims))
     if claims.destaddr is not None:
         talk.session = msgspec.structs.replace(talk.session, local_ip=claims.destaddr)

@@ -154,6 +154,29 @@ async def test_starttls(authority: Authority) -> None:
     assert [e.how for e in b.told(SessionClosed)] == ["quit"]
 
 
+async def test_verb_said_in_the_clear_is_forgotten(authority: Authority) -> None:
+    shown = Face(
+        ServerSettings(starttls=True, verb=True), Kind.SMTP, Tls.STARTTLS, Login.OFF
+    )
+    async with host(authority) as b:
+        b.generation = b.generation._replace(faces={"in": shown})
+        async with called(b, authority) as caller:
+            await caller.hears()
+            assert (await caller.says("EHLO c.test", "VERB")).startswith("250 2.0.0")
+            assert (await caller.says("STARTTLS")).startswith("220")
+            await caller.encrypt()
+            rcpt = "RCPT TO:<betty@gonzo.test>"
+            await caller.says("EHLO c.test", "MAIL FROM:<>", rcpt, "DATA")
+            letter = "Subject: x\r\n\r\nhello\r\n."
+            assert (await caller.says(letter)).startswith("250 2.0.0")
+            await caller.says("QUIT")
+        async with asyncio.timeout(30):
+            while not b.agents["mailbox"].attempts:
+                await asyncio.sleep(0)
+        (attempt,) = b.agents["mailbox"].attempts
+        assert attempt.say is None  # RFC 3207 §4.2
+
+
 def test_what_the_trace_field_says() -> None:
     tls = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, verify="NOT")
     origin = Origin("ESMTPS", CLIENT_IP, helo="c.test", tls=tls)
