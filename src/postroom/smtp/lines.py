@@ -84,6 +84,8 @@ class Inbox:
         if self._at == len(data):
             self.octets = b""
             self._at = self._searched = 0
+            if self._arrivals:
+                self._join()
         if self.swallowing or len(line) + 2 > octets_max:
             if not self.swallowing:
                 self.overlong = line[:_BEGIN_OCTETS]

@@ -50,6 +50,14 @@ def test_the_limit_is_the_same_however_it_is_cut(length: int) -> None:
         assert inbox.line(2048) == b"next"
 
 
+def test_lines_that_come_before_others_are_taken_do_not_wait() -> None:
+    inbox = Inbox()
+    for data in (b"one\r\ntwo\r\n", b"three\r\n", b"four\r\nfi"):
+        inbox.add(data)
+    taken = [inbox.line(2048) for _ in range(5)]
+    assert taken == [b"one", b"two", b"three", b"four", None]
+
+
 def test_much_can_wait_while_a_reply_is_owed() -> None:
     server = greeted()
     server.receive(b"NOOP\r\n")
