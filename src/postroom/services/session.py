@@ -122,7 +122,10 @@ class SmtpSession:
 
     def _take(self, data: bytes) -> bool:
         """Answer what came, in the turn in which it came; whether more is awaited."""
-        self._talk.core.receive(data)
+        talk = self._talk
+        if talk.content is not None and talk.core.takes_content:
+            self._is_fresh = True  # a piece of content, even if nothing comes of it
+        talk.core.receive(data)
         return self._advance()
 
     def _advance(self) -> bool:

@@ -168,6 +168,11 @@ class ServerConnection:
         return len(self._inbox)
 
     @property
+    def takes_content(self) -> bool:
+        """Whether the next octets are content, also such as is not kept any more."""
+        return self.state is _DATA or self._arriving is not None
+
+    @property
     def is_closed(self) -> bool:
         """Whether the dialogue is over."""
         return self.state is State.CLOSED

@@ -10,7 +10,7 @@ import pytest
 from postroom import defer, hook
 from postroom.mail.envelope import Origin
 from postroom.mail.now import SECOND_US
-from postroom.mail.units import Duration
+from postroom.mail.units import Duration, Size
 from postroom.net.connect import wrap
 from postroom.net.stream import StreamOverstayed, StreamTimeout, StreamTooSlow
 from postroom.observe.events import CommandRejected, SessionClosed
@@ -321,6 +321,26 @@ async def test_content_gets_time_for_each_piece() -> None:
         said = await talk(b, start, "a\n", "b\n", "c\n", ".\n", "QUIT\n")
         minutes = [wait // SECOND_US // 60 for wait in said.waits]
         assert minutes == [5, 3, 3, 3, 3, 5]  # RFC 5321 §4.5.3.2
+
+
+@pytest.mark.parametrize(
+    ("start", "pieces"),
+    [
+        ("DATA\n", ["x" * 990 + "\n", "y" * 90 + "\n", "z\n", ".\n"]),
+        ("", ["BDAT 4000 LAST\n" + "x" * 992, "y" * 92, "z" * 916, "z" * 2000]),
+    ],
+    ids=["DATA", "BDAT"],
+)
+async def test_content_over_the_limit_gets_as_much_time(
+    start: str, pieces: list[str]
+) -> None:
+    server = ServerSettings(message_octets_max=Size(1000))
+    async with bench(Plan(server=server)) as b:
+        before = HELLO + "RCPT TO:<joe@gonzo.test>\n" + start
+        said = await talk(b, before, *pieces, "QUIT\n")
+        assert "552 5.3.4" in said.codes  # not 421: it would be tried again
+        minutes = [wait // SECOND_US // 60 for wait in said.waits]
+        assert minutes[-4:] == [3, 3, 3, 5]
 
 
 # Who does not wait for answers
