@@ -20,6 +20,7 @@ from postroom.net.stream import Stream, StreamError, StreamTimeout
 from postroom.net.tls import facts_of
 from postroom.observe.events import AnyEvent, TlsFailed, TlsStarted
 from postroom.observe.render import relay_text
+from postroom.services import tempo
 from postroom.services.talk import Talk
 from postroom.smtp import commands, replies
 
@@ -144,7 +145,7 @@ def after_tls(handler: Handler) -> Handler:
         if talk.core.tls:
             return handler(talk, event)
         talk.rejected(str(event.verb), "", _FIRST, "tls-required")
-        talk.core.reply(_FIRST)
+        talk.core.reply(tempo.refused(talk, str(event.verb), _FIRST))
         return None
 
     return guarded

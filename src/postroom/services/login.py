@@ -21,6 +21,7 @@ from postroom.mail.reply import Reply
 from postroom.net.stream import Stream
 from postroom.observe.events import LoggedIn, LoginFailed
 from postroom.policy.session import Auth
+from postroom.services import tempo
 from postroom.services.logins import Channel, Logins
 from postroom.services.talk import Attempt, Talk
 from postroom.smtp import commands, replies
@@ -53,7 +54,7 @@ def on_auth(talk: Talk, event: commands.Auth) -> Awaitable[None] | None:
     objection = _objection(talk, logins, event.mechanism, channel)
     if objection:
         talk.rejected("AUTH", event.mechanism, *objection)
-        talk.core.reply(objection[0])
+        talk.core.reply(tempo.refused(talk, "AUTH", objection[0]))
         return None
     assert logins is not None
     mechanism = cast("Mechanism", event.mechanism)
@@ -148,7 +149,8 @@ async def _end(talk: Talk, logins: Logins, attempt: Attempt, ended: Ended) -> No
     if refusal is not None:
         # RFC 4954 §6: codes that AUTH knows
         code = 454 if refusal.code < 500 else 535
-        return talk.core.reply(Reply(code, refusal.status, refusal.lines))
+        reply = Reply(code, refusal.status, refusal.lines)
+        return talk.core.reply(tempo.refused(talk, "AUTH", reply))
     _succeed(talk, attempt.mechanism, ended)
 
 
@@ -196,9 +198,9 @@ def _fail(talk: Talk, logins: Logins, failed: Failed) -> None:
         return talk.core.reply(_TOO_MANY)
     match failed.kind:
         case "later":
-            talk.core.reply(_LATER)
+            talk.core.reply(tempo.refused(talk, "AUTH", _LATER))
         case "unwanted":
-            talk.core.reply(_UNWANTED)
+            talk.core.reply(tempo.refused(talk, "AUTH", _UNWANTED))
         case _:
             talk.core.reply(replies.LOGIN_FAILED)
 

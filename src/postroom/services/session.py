@@ -187,12 +187,17 @@ def _on_quit(talk: Talk, event: commands.Quit) -> None:
 
 def _on_refused(talk: Talk, event: commands.Refused) -> None:
     talk.rejected(event.verb, event.argument, event.reply, event.rule)
+    if event.rule in _NO_ERRORS:
+        tempo.refused_by_core(talk, event.verb)
 
 
 def _on_too_many_errors(talk: Talk, event: server.TooManyErrors) -> None:
     talk.rejected(event.verb, event.argument, event.reply, event.rule)
     talk.leaving = _ENDINGS.get(event.rule.partition("-")[0], "errors")
 
+
+_NO_ERRORS = frozenset({"size", "auth-cancelled"})
+"""Rules of the core that do not count as errors and can be broken for ever."""
 
 _ENDINGS = {"foreign": "foreign", "messages": "messages_max"}
 """How a session ends that is sent off, by the rule; else by ``errors``."""

@@ -110,18 +110,37 @@ def counted(handler: Handler) -> Handler:
     """
 
     def handle(talk: Talk, event: Any) -> Awaitable[None] | None:
-        if talk.idle_from != talk.messages:  # a message was taken since
-            talk.idle_from, talk.idle_commands = talk.messages, 0
-        talk.idle_commands += 1
-        idle_max = talk.generation.receive.idle_commands_max
-        if not 0 < idle_max < talk.idle_commands or is_free(talk):
+        if not _is_one_too_many(talk):
             return handler(talk, event)
-        talk.rejected(event.verb, "", _IDLE, "idle_commands_max")
-        talk.leaving = "idle_commands_max"
-        talk.core.reply(_IDLE)
+        talk.core.reply(_send_off(talk, event.verb))
         return None
 
     return handle
+
+
+def refused(talk: Talk, verb: str, reply: Reply) -> Reply:
+    """Count a refused MAIL or AUTH as such a command; returns what is answered."""
+    return _send_off(talk, verb) if _is_one_too_many(talk) else reply
+
+
+def refused_by_core(talk: Talk, verb: str) -> None:
+    """Count one that the core has answered already."""
+    if _is_one_too_many(talk):
+        talk.core.farewell(_send_off(talk, verb))
+
+
+def _is_one_too_many(talk: Talk) -> bool:
+    if talk.idle_from != talk.messages:  # a message was taken since
+        talk.idle_from, talk.idle_commands = talk.messages, 0
+    talk.idle_commands += 1
+    idle_max = talk.generation.receive.idle_commands_max
+    return 0 < idle_max < talk.idle_commands and not is_free(talk)
+
+
+def _send_off(talk: Talk, verb: str) -> Reply:
+    talk.rejected(verb, "", _IDLE, "idle_commands_max")
+    talk.leaving = "idle_commands_max"
+    return _IDLE
 
 
 async def pause(talk: Talk) -> None:

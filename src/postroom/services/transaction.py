@@ -31,7 +31,8 @@ def on_mail(talk: Talk, event: commands.Mail) -> Awaitable[None] | None:
     if inspection is not None and inspection.is_due and not talk.origin.login:
         return _meet_first(talk, inspection, event)
     if user_mail.owes_login(talk):
-        talk.core.reply(user_mail.login_first(talk, "MAIL"))
+        refusal = user_mail.login_first(talk, "MAIL")
+        talk.core.reply(tempo.refused(talk, "MAIL", refusal))
         return None
     if talk.face.kind is Kind.LOCAL:
         event = msgspec.structs.replace(event, address=_whole(talk, event.address))
@@ -51,7 +52,7 @@ async def _on_users_mail(talk: Talk, event: commands.Mail) -> None:
     refusal = await user_mail.sender_refusal(talk, event.address)
     if refusal is not None:
         talk.rejected("MAIL", str(event.address), *refusal)
-        return talk.core.reply(refusal[0])
+        return talk.core.reply(tempo.refused(talk, "MAIL", refusal[0]))
     waiting = _judge_mail(talk, event)
     if waiting is not None:
         await waiting
@@ -79,7 +80,7 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
     if refusal is None and event.params.has_wishes:
         refusal = wishes.hold_refusal(talk, event.params)
     if refusal:
-        return talk.core.reply(refusal)
+        return talk.core.reply(tempo.refused(talk, "MAIL", refusal))
     is_thrown_away = isinstance(verdict, Discard)
     talk.transaction = Transaction(
         login.believed(talk, event), is_thrown_away=is_thrown_away

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from postroom import defer, hook
+from postroom import defer, hook, reject
 from postroom.mail.envelope import Origin
 from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration, Size
 from postroom.net.connect import wrap
 from postroom.net.stream import StreamOverstayed, StreamTimeout, StreamTooSlow
 from postroom.observe.events import CommandRejected, SessionClosed
-from postroom.services.face import Face, Kind
+from postroom.services.face import Face, Kind, Login, Tls
 from postroom.services.receive import ReceiveService
 from postroom.services.settings import ReceiveSettings
 from postroom.smtp.settings import ServerSettings
@@ -390,6 +390,39 @@ async def test_a_session_is_not_kept_alive_for_ever(line: str) -> None:
         said = await talk(b, "EHLO c.test\n", *[f"{line}\n"] * 9)
         assert len(said.codes) == 6
         assert said.codes[-1] == "421 4.7.0"
+        assert how(b) == "idle_commands_max"
+        assert rules(b)[-1] == "idle_commands_max"
+
+
+@hook.mail
+def nobody_may(session: Any, mail: Any) -> Any:
+    return reject("5.7.1", "no")
+
+
+OFFERS = ServerSettings(auth_mechanisms=("PLAIN",), starttls=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "face", "code"),
+    [
+        ("MAIL FROM:<a@c.test>\n", Face(OFFERS), "550 5.7.1"),
+        ("MAIL FROM:<a@c.test> SIZE=99999999999\n", Face(OFFERS), "552 5.3.4"),
+        ("MAIL FROM:<>\n", Face(OFFERS, tls=Tls.REQUIRED), "530 5.7.0"),
+        ("MAIL FROM:<>\n", Face(OFFERS, login=Login.REQUIRED), "530 5.7.0"),
+        ("AUTH PLAIN AGEAYQ==\n", Face(OFFERS), "504 5.5.4"),
+    ],
+    ids=["policy", "size", "TLS first", "login first", "no mechanism"],
+)
+async def test_nor_by_what_is_refused_each_time(
+    lines: str, face: Face, code: str
+) -> None:
+    settings = ReceiveSettings(idle_commands_max=4)
+    async with bench(Plan(receive=settings, hooks=[nobody_may])) as b:
+        b.generation = b.generation._replace(faces={"in": face})
+        said = await talk(b, "EHLO c.test\n", *[lines] * 9)
+        assert said.codes[2:5] == [code] * 3
+        assert said.codes[-1] == "421 4.7.0"
+        assert len(said.codes) <= 7
         assert how(b) == "idle_commands_max"
         assert rules(b)[-1] == "idle_commands_max"
 
