@@ -341,6 +341,8 @@ class Session:
                 self._client.receive(await self._stream.read())
         except StreamTimeout:
             self._trouble = lost_connection(self.peer, overdue=True)
+            if self._stream.unread_octets:  # it may have said why it takes no more
+                self._client.receive(await self._stream.read())
             self._break_off()
             return False
         except StreamError:

@@ -13,7 +13,7 @@ from postroom.agents.smtp_words import Peer
 from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.ids import QueueId
-from postroom.mail.message import MemoryBody, Message
+from postroom.mail.message import Body, MemoryBody, Message
 from postroom.mail.now import SECOND_US, Now
 from postroom.mail.outcome import Attempt, Deferred, Delivered, Failed, Outcome
 from postroom.mail.route import Route
@@ -21,6 +21,7 @@ from postroom.net.stream import Stream, StreamTimeout
 from postroom.testing.ready_client import PIPELINING, PLAIN, ready
 
 MINUTE_US = 60 * SECOND_US
+_TEXT = MemoryBody(b"Text.\r\n")
 PEER = Peer("mx.whizzer.test", "192.0.2.1", 25)
 
 
@@ -30,13 +31,19 @@ class SlowStream:
     tls = None
 
     def __init__(
-        self, replies: list[bytes], pause_us: int, *, ahead: bytes = b""
+        self,
+        replies: list[bytes],
+        pause_us: int,
+        *,
+        ahead: bytes = b"",
+        is_stuck: bool = False,
     ) -> None:
         self.replies = replies
         self.sent = b""
         self.now_us = SECOND_US
         self._pause_us = pause_us
         self._deadline_us = 0
+        self._is_stuck = is_stuck  # takes nothing
         self._ahead = ahead  # has come as soon as all before it was read
 
     @property
@@ -57,7 +64,8 @@ class SlowStream:
         return self.replies.pop(0) if self.replies else b""
 
     async def drain(self) -> None:
-        pass
+        if self._is_stuck:
+            raise StreamTimeout("overdue")
 
     def abort(self) -> None:
         self.replies.clear()
@@ -74,6 +82,7 @@ async def send(
     recipients: int = 1,
     cancelled: bool = False,
     lmtp: bool = False,
+    body: Body = _TEXT,
 ) -> list[Outcome]:
     monkeypatch.setattr(module, "read_mono_us", lambda: stream.now_us)
     to = tuple(Recipient(Address(f"u{i}", "whizzer.test")) for i in range(recipients))
@@ -81,7 +90,7 @@ async def send(
         QueueId("0Abcdefghij"),
         Envelope(Address("betty", "gonzo.test"), to),
         tuple(range(recipients)),
-        Message(b"Subject: hi\r\n", MemoryBody(b"Text.\r\n")),
+        Message(b"Subject: hi\r\n", body),
         Route("smtp", "whizzer.test"),
         Now(0, 0),
     )
@@ -97,6 +106,7 @@ async def send(
     return [] if cancelled else await job.done
 
 
+CHUNKS = b"250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
 OK = b"250 2.1.0 Ok\r\n"
 GO = b"354 go\r\n"
 
@@ -158,3 +168,36 @@ async def test_a_refusal_before_the_end_is_believed(
     (outcome,) = await send(stream, monkeypatch)
     assert isinstance(outcome, Failed)
     assert outcome.status == "5.3.4"
+
+
+class Pieces:
+    """A body of two pieces, each of them more than a chunk."""
+
+    size = 720_000
+
+    async def read(self, offset: int, octets: int) -> bytes:
+        return b"0123456789\r\n" * 30_000
+
+
+@pytest.mark.parametrize("hello", [PLAIN, CHUNKS], ids=["DATA", "BDAT"])
+async def test_a_refusal_by_a_host_that_takes_nothing_more_is_believed(
+    monkeypatch: pytest.MonkeyPatch, hello: bytes
+) -> None:
+    """A message that is too large must not be tried again for days."""
+    refusal = b"552 5.3.4 Too big\r\n"
+    start = [] if hello is CHUNKS else [GO]
+    stream = SlowStream(
+        [OK, OK, *start, refusal], SECOND_US, ahead=refusal, is_stuck=True
+    )
+    (outcome,) = await send(stream, monkeypatch, hello=hello, body=Pieces())
+    assert isinstance(outcome, Failed)
+    assert outcome.status == "5.3.4"
+
+
+async def test_a_host_that_takes_nothing_more_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = SlowStream([OK, OK, GO], SECOND_US, is_stuck=True)
+    (outcome,) = await send(stream, monkeypatch, hello=PLAIN, body=Pieces())
+    assert isinstance(outcome, Deferred)
+    assert outcome.status == "4.4.2"
