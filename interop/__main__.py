@@ -24,6 +24,7 @@ from bench.packages import BenchError, unpack
 from rich.console import Console
 
 from interop.clients import CLIENTS, PACKAGES, set_node_path
+from interop.dovecot import STORES
 from interop.inbound import run_clients
 from interop.jobs import HOST, Keys
 from interop.keys import Authority, make_token
@@ -31,6 +32,7 @@ from interop.ours import Ours, receiving
 from interop.outbound import FROM_PEER, TO_PEER, back, front, run_peer
 from interop.peers import BACK, BACK_IP, FRONT, FRONT_IP, PEERS, Peer, Place
 from interop.rows import Mark, Row, counts, matrix, tell, write_report
+from interop.stores import TO_STORE, run_store
 from interop.view import View
 from postroom.testing.background import Background
 from postroom.testing.host import HostError
@@ -71,7 +73,7 @@ def main() -> int:
 def _outside(console: Console, folder: Path) -> int:
     """Fetch what is needed, then go on in a network of our own."""
     unpack(folder / "clients", PACKAGES, lacking_only=True)
-    for peer in PEERS:
+    for peer in (*PEERS, *STORES):
         unpack(folder / "peers" / peer.key, peer.packages)
     _fetch_nodemailer(console, folder / "npm")
     os.environ[INSIDE] = "1"
@@ -148,11 +150,12 @@ class _Run:
             ours.stop()
 
     def _peers(self, authority: Authority, zone: Zone) -> None:
-        chosen = [one for one in PEERS if not self._only or one.name in self._only]
+        servers = (*PEERS, *STORES)
+        chosen = [one for one in servers if not self._only or one.name in self._only]
         if not chosen:
             return
         names = {FRONT: FRONT_IP, BACK: BACK_IP}
-        for number, one in enumerate(PEERS):
+        for number, one in enumerate(servers):
             names[f"mx.{one.key}.test"] = f"127.0.9.{number + 1}"
         for name, ip in names.items():
             zone.add(f"{name} A {ip}")
@@ -186,11 +189,17 @@ class _Run:
         try:
             peer.start()
             self._note_version(peer.name, view, peer.version)
-            for row in run_peer(peer, first, second, self._folder / "letters"):
+            letters = self._folder / "letters"
+            if isinstance(peer, STORES):
+                rows = run_store(peer, first, letters)
+            else:
+                rows = run_peer(peer, first, second, letters)
+            for row in rows:
                 self._add(row)
         except (BenchError, OSError) as error:
             why = f"it does not start: {error}; {peer.log()[-500:]}"
-            for group in (TO_PEER, FROM_PEER):
+            groups = [TO_STORE] if isinstance(peer, STORES) else [TO_PEER, FROM_PEER]
+            for group in groups:
                 self._add(Row(group, peer.name, "start", Mark.FAILED, why))
         finally:
             peer.stop()
@@ -250,7 +259,7 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         default=[],
-        help="some of: " + ", ".join(one.name for one in (*CLIENTS, *PEERS)),
+        help="some of: " + ", ".join(one.name for one in (*CLIENTS, *PEERS, *STORES)),
     )
     parser.add_argument("--directory", type=Path, default=Path(".interop"))
     return parser.parse_args()

@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 BIG_OCTETS = 20 * 1000 * 1000
+LONG_OCTETS = 300 * 1000
+"""More than we send by DATA where chunks are taken."""
 _TRACE = re.compile(
     rb"(?:(?:Return-Path|Received|Delivered-To|X-Original-To|Envelope-To"
     rb"|Delivery-Date):[^\n]*\n(?:[ \t][^\n]*\n)*)*",
@@ -26,6 +28,7 @@ class Kind(StrEnum):
     PLAIN = "plain"
     EIGHT_BIT = "8-bit"
     UTF8 = "utf-8 header"
+    LONG = "300 kB"
     BIG = "20 MB"
 
 
@@ -68,10 +71,11 @@ def letter(kind: Kind, token: str, sender: str, recipient: str) -> Letter:
         text += "Grüße aus Köln, 日本語, и по-русски\r\n"
     if kind is Kind.UTF8:
         subject = f"Grüße {token}"
-    if kind is Kind.BIG:
+    if kind in (Kind.LONG, Kind.BIG):
         line = _LINE.format(number=1)
+        octets = LONG_OCTETS if kind is Kind.LONG else BIG_OCTETS
         text += "".join(
-            _LINE.format(number=number) for number in range(BIG_OCTETS // len(line))
+            _LINE.format(number=number) for number in range(octets // len(line))
         )
     return Letter(token, sender, recipient, subject, text, kind)
 

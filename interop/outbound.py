@@ -7,10 +7,11 @@ leg, and ours of the second, tells how they were done.
 import re
 import smtplib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from interop.dovecot import STORES
 from interop.keys import Authority
 from interop.letters import Kind, Letter, difference, letter
 from interop.ours import Ours
@@ -24,12 +25,31 @@ from interop.peers import (
     SECRET,
     WAYS,
     Peer,
+    Signs,
 )
 from interop.rows import Mark, Row
 
 TO_PEER = "Postroom sends to servers"
 FROM_PEER = "Servers send to Postroom"
 LEG_S_MAX = 20.0
+SIGN_S_MAX = 20.0
+UNWANTED = "unwanted"
+_POLICY = f"""\
+from postroom import accept, hook, refuse_recipient, reject
+
+
+@hook.message
+def not_for_all(session, message):
+    addresses = [one.address for one in message.envelope.recipients]
+    if message.answers_each:
+        return accept(
+            *(
+                refuse_recipient(one, reject("5.7.1", "not for this one"))
+                for one in addresses
+                if "+{UNWANTED}." in one.local
+            )
+        )
+"""
 _BLOCK = re.compile(rb"^Received:[^\n]*(?:\n[ \t][^\n]*)*", re.MULTILINE)
 _COMMENT = re.compile(rb"\([^()]*\)")
 _WITH = re.compile(rb"\swith (\S+)")
@@ -44,6 +64,9 @@ class Trial(NamedTuple):
         way: how both legs are done.
         to_peer: how the peer has to say it came, a pattern.
         from_peer: how we have to say it came, a pattern.
+        is_shown: whether the peer's log has to show that it was used (``Peer.signs``).
+        is_shared: whether it goes to three recipients, of whom the peer refuses one
+            and our second host another once they have the content (PRDR).
     """
 
     title: str
@@ -52,6 +75,8 @@ class Trial(NamedTuple):
     from_peer: str = "E?SMTP"
     kind: Kind = Kind.PLAIN
     is_dsn: bool = False
+    is_shown: bool = False
+    is_shared: bool = False
 
     @property
     def is_tls(self) -> bool:
@@ -69,8 +94,10 @@ TRIALS = (
     Trial("8-bit", "plain", "e?smtp", "E?SMTPS?", kind=Kind.EIGHT_BIT),
     Trial("8-bit without 8BITMIME", "seven", "e?smtp", kind=Kind.EIGHT_BIT),
     Trial("SMTPUTF8", "tls", ".*", "(UTF8SMTPS|ESMTPS)", Kind.UTF8),
+    Trial("CHUNKING", "tls", "(utf8)?e?smtps?", "ESMTPS", Kind.LONG, is_shown=True),
     Trial("20 MB", "tls", "(utf8)?e?smtps?", "ESMTPS", Kind.BIG),
     Trial("DSN", "tls", "(utf8)?e?smtps?", "ESMTPS", is_dsn=True),
+    Trial("PRDR", "tls", "(utf8)?e?smtps?", "ESMTPS", is_shown=True, is_shared=True),
 )
 
 
@@ -96,7 +123,7 @@ first_wait = "1h"
 """
     ours = Ours(folder, FRONT, FRONT_IP, authority.certify(FRONT), sections)
     folder.mkdir(parents=True, exist_ok=True)
-    routes = [peer.route(way) for peer in PEERS for way in WAYS]
+    routes = [peer.route(way) for peer in (*PEERS, *STORES) for way in peer.ways]
     (folder / "route.routes").write_text("".join(routes))
     login = f'user = "{LOGIN}"\npassword = "{SECRET}"\n'
     logins = [f"[{peer.key}]\n{login}" for peer in PEERS]
@@ -113,6 +140,7 @@ def back(folder: Path, authority: Authority, keys: list[str]) -> Ours:
     sections = f"""\
 [policy]
 sender_domain_real = false
+module = "policy.py"
 [submission]
 own_senders = false
 [route]
@@ -129,6 +157,7 @@ argon2_memory = "1MiB"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "route.routes").write_text(f"{FRONT} smtp:[{FRONT_IP}]:25\n")
     (folder / "aliases").write_text("postmaster: joe\njörg: joe\n")
+    (folder / "policy.py").write_text(_POLICY)
     ours.add_user("joe", SECRET)
     ours.add_user(LOGIN, SECRET)
     return ours
@@ -154,6 +183,7 @@ class _Journey:
         self._peer, self._trial = peer, trial
         self._first, self._second = first, second
         self._begin = time.monotonic()
+        self._log_before = 0
         self._token = f"t{time.monotonic_ns():x}"
         local = "jörg" if trial.kind is Kind.UTF8 else "joe"
         domain = peer.domain(trial.way)
@@ -165,8 +195,8 @@ class _Journey:
 
     def rows(self) -> Iterator[Row]:
         """Send it; say what became of both legs."""
-        peer_log = len(self._peer.log())
-        _hand_in(self._letter, self._trial)
+        self._log_before = peer_log = len(self._peer.log())
+        hand_in(self._letter, self._recipients(), is_dsn=self._trial.is_dsn)
         left, arrived = self._watch()
         (self._folder / "peer.log").write_text(self._peer.log()[peer_log:])
         if status := self._peer.refuses.get(self._trial.title):
@@ -188,7 +218,8 @@ class _Journey:
             yield self._row(TO_PEER, Mark.NOT_OFFERED, self._peer.no_tls)
         else:
             yield self._judged(TO_PEER, arrived, 1, self._trial.to_peer)
-        if why := self._peer.lacks_back.get(self._trial.way):
+        lacks = self._peer.lacks_back
+        if why := lacks.get(self._trial.way) or lacks.get(self._trial.title):
             yield self._row(FROM_PEER, Mark.NOT_OFFERED, why)
         else:
             yield self._judged(FROM_PEER, arrived, 0, self._trial.from_peer)
@@ -202,13 +233,21 @@ class _Journey:
             yield self._row(TO_PEER, Mark.FAILED, f"not refused by {status}: {left}")
         yield self._row(FROM_PEER, Mark.NOT_OFFERED, why)
 
+    def _recipients(self) -> list[str]:
+        to = [self._letter.recipient]
+        if self._trial.is_shared:
+            domain = self._letter.recipient.partition("@")[2]
+            names = (f"joe+{UNWANTED}.{self._token}", f"refused.{self._token}")
+            to += [f"{name}@{domain}" for name in names]
+        return to
+
     def _watch(self) -> tuple[str, bytes | None]:
         """Wait for both legs; returns why it did not leave us, and what arrived."""
         end = time.monotonic() + LEG_S_MAX
         left: str | None = None
         while time.monotonic() < end:
             if left is None:
-                left = self._left()
+                left = fate(self._first, self._token)
             if left:
                 return left, None
             if (arrived := self._second.look(self._token)) is not None:
@@ -217,13 +256,6 @@ class _Journey:
         if left is None:
             return f"it was not sent within {LEG_S_MAX:.0f} s", None
         return "", None
-
-    def _left(self) -> str | None:
-        """Return what became of the first leg: empty for good, None: not yet known."""
-        for line in self._first.log_with(f"+{self._token}@"):
-            if found := _STAT.search(line):
-                return "" if found[1] == "Sent" else line.partition("dsn=")[2]
-        return None
 
     def _judged(self, group: str, arrived: bytes, hop: int, wanted: str) -> Row:
         octets = self._trial.way != "seven"
@@ -235,18 +267,35 @@ class _Journey:
         name = found[1].decode() if found else "nothing"
         if not re.fullmatch(wanted, name, re.IGNORECASE):
             return self._row(group, Mark.FAILED, f"came with {name}, not {wanted}")
-        if self._trial.is_dsn and group == FROM_PEER and (why := self._no_report()):
+        if self._trial.is_dsn and group == FROM_PEER:
+            why = no_report(self._first, self._token, self._folder)
+            if why:
+                return self._row(group, Mark.FAILED, why)
+        if self._trial.is_shown and (why := self._not_shown(group)):
+            return self._row(group, Mark.FAILED, why)
+        if self._trial.is_shared and group == TO_PEER and (why := self._not_parted()):
             return self._row(group, Mark.FAILED, why)
         return self._row(group, Mark.PASSED)
 
-    def _no_report(self) -> str:
-        report = self._first.letter_with(self._token)
-        if report is None:
-            return "no report of success came, which was asked for by NOTIFY"
-        (self._folder / "report").write_bytes(report)
-        if not re.search(rb"^Action: (delivered|relayed)", report, re.M | re.I):
-            return "the report says nothing of delivered or relayed"
+    def _not_shown(self, group: str) -> str:
+        """Look for the sign of an extension; some come at the end of the session."""
+        signs: Signs = self._peer.signs[self._trial.title]
+        pattern = signs.to_peer if group == TO_PEER else signs.from_peer
+        before = 0 if "{token}" in pattern else self._log_before
+        pattern = pattern.replace("{token}", self._token)
+        end = time.monotonic() + SIGN_S_MAX
+        while not re.search(pattern, self._peer.log()[before:]):
+            if time.monotonic() > end:
+                return f"its log does not show {self._trial.title}: no {pattern}"
+            time.sleep(0.1)
         return ""
+
+    def _not_parted(self) -> str:
+        """Look whether the one who was refused behind the content has come back."""
+        lines = self._first.log_with(f"<refused.{self._token}@")
+        if any("dsn=5." in line and "stat=Sent" not in line for line in lines):
+            return ""
+        return f"the refusal of one recipient was not heeded: {lines[-1:]}"
 
     def _hint(self, log_before: int) -> str:
         lines = self._peer.log()[log_before:].strip().splitlines()
@@ -257,16 +306,39 @@ class _Journey:
         return Row(group, self._peer.name, self._trial.title, mark, why, took_s)
 
 
-def _hand_in(sent: Letter, trial: Trial) -> None:
+def hand_in(sent: Letter, to: Sequence[str], *, is_dsn: bool = False) -> None:
+    """Give a letter to our first host, for these recipients."""
     with smtplib.SMTP(FRONT_IP, 25, "client.test", timeout=60) as client:
         client.ehlo()
         options, more = [], []
-        if trial.kind in (Kind.EIGHT_BIT, Kind.UTF8):
+        if sent.kind in (Kind.EIGHT_BIT, Kind.UTF8):
             options.append("BODY=8BITMIME")
-        if trial.kind is Kind.UTF8:
+        if sent.kind is Kind.UTF8:
             options.append("SMTPUTF8")
             client.command_encoding = "utf-8"
-        if trial.is_dsn:
+        if is_dsn:
             options += ["RET=HDRS", f"ENVID={sent.token}"]
             more = ["NOTIFY=SUCCESS"]
-        client.sendmail(sent.sender, [sent.recipient], sent.content, options, more)
+        client.sendmail(sent.sender, to, sent.content, options, more)
+
+
+def fate(first: Ours, token: str) -> str | None:
+    """Return why a letter did not leave our first host; empty: it did.
+
+    None: that is not yet known.
+    """
+    for line in first.log_with(f"+{token}@"):
+        if found := _STAT.search(line):
+            return "" if found[1] == "Sent" else line.partition("dsn=")[2]
+    return None
+
+
+def no_report(first: Ours, token: str, folder: Path) -> str:
+    """Say what is wrong with the report of success that was asked for, if anything."""
+    report = first.letter_with(token)
+    if report is None:
+        return "no report of success came, which was asked for by NOTIFY"
+    (folder / "report").write_bytes(report)
+    if not re.search(rb"^Action: (delivered|relayed)", report, re.M | re.I):
+        return "the report says nothing of delivered or relayed"
+    return ""

@@ -52,23 +52,37 @@ class Place(NamedTuple):
     ca: Path
 
 
+class Signs(NamedTuple):
+    """What a peer's log says where it used an extension: patterns for both legs.
+
+    ``{token}`` is the letter's. Empty: nothing, for it has no such thing.
+    """
+
+    to_peer: str
+    from_peer: str = ""
+
+
 class Peer(Server):
     """A server in a view of its own.
 
     Attributes:
         key: its name in domains.
         packages: where it comes from.
+        ways: how it is reached.
         lacks: what it cannot do, by way or case, with the reason.
         lacks_back: the same of its way to us.
         no_tls: why it is spoken to without TLS; its way to us is as the way says.
         refuses: what we must not send it, by case, with the status we have to give.
+        signs: how its log shows that an extension was used, by case.
     """
 
     key = ""
     packages: Sequence[str] = ()
+    ways: Sequence[Way] = WAYS
     lacks: dict[str, str] = {}  # noqa: RUF012 - never changed
     lacks_back: dict[str, str] = {}  # noqa: RUF012 - never changed
     refuses: dict[str, str] = {}  # noqa: RUF012 - never changed
+    signs: dict[str, Signs] = {}  # noqa: RUF012 - never changed
     no_tls = ""
     version: Sequence[str] = ()
 
@@ -125,6 +139,11 @@ class Postfix(Peer):
     name, key = "Postfix", "postfix"
     packages = ("postfix", "sasl2-bin", "libsasl2-modules")
     version = ("/usr/sbin/postconf", "-d", "mail_version")
+    lacks = {"PRDR": "does not know it"}  # noqa: RUF012
+    lacks_back = {"CHUNKING": "its client sends by DATA only"}  # noqa: RUF012
+    signs = {  # noqa: RUF012 - it counts the commands of a session at its end
+        "CHUNKING": Signs(r"disconnect from \S+\[127\.0\.8\.2\].* bdat=[1-9]")
+    }
 
     def configure(self) -> None:
         """Write main.cf, master.cf, the tables and the queue's directories."""
@@ -260,6 +279,10 @@ class Exim(Peer):
     packages = ("exim4-daemon-heavy",)
     version = ("/usr/sbin/exim4", "-bV")
     lacks = {"seven": "8BITMIME is on or off for the whole server"}  # noqa: RUF012
+    signs = {  # noqa: RUF012 - K is for chunks
+        "CHUNKING": Signs(r" K S=\d+ id={token}@", r"=> joe\+{token}@.* K C="),
+        "PRDR": Signs(r" PRDR .*id={token}@", r"\*\* joe\+unwanted\.{token}@.* PRDR"),
+    }
 
     def configure(self) -> None:
         """Write its one file."""
@@ -341,7 +364,7 @@ never_users = root
 keep_environment =
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
-acl_smtp_data_prdr = accept
+acl_smtp_data_prdr = prdr
 
 begin acl
 rcpt:
@@ -350,6 +373,10 @@ rcpt:
   accept hosts = +relay_from_hosts
     control = dkim_disable_verify
   accept domains = +relay_to_domains
+prdr:
+  deny condition = ${{if match{{$local_part}}{{^refused}}}}
+    message = not for this one
+  accept
 
 begin routers
 {"".join(routers)}
@@ -383,6 +410,8 @@ class OpenSmtpd(Peer):
     lacks = {  # noqa: RUF012
         "seven": "always offers 8BITMIME",
         "lmtp": "speaks LMTP for local users only",
+        "CHUNKING": "does not offer it",
+        "PRDR": "does not know it",
     }
 
     refuses = {"SMTPUTF8": "5.6.7"}  # noqa: RUF012
@@ -445,6 +474,8 @@ class Sendmail(Peer):
     version = ("/usr/libexec/sendmail/sendmail", "-bt", "-d0.4")
     lacks = {  # noqa: RUF012
         "lmtp": "speaks LMTP to local mailers only",
+        "CHUNKING": "does not offer it",
+        "PRDR": "does not know it",
         "seven": "8BITMIME is on or off for the whole server",
     }
     lacks_back = {"smtps": "cannot begin with TLS as a client"}  # noqa: RUF012
