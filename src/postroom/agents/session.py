@@ -26,6 +26,7 @@ from postroom.agents.smtp_words import (
     nonsense,
     outcomes_of,
 )
+from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Deferred, Failed, Say
 from postroom.net.clock import read_mono_us
 from postroom.net.stream import Stream, StreamError, StreamTimeout
@@ -43,6 +44,9 @@ from postroom.smtp.transaction import TransactionDone
 
 MOVES_MAX = 2
 """How often a job may be given to another connection."""
+REPLIES_US_MAX = 25 * 60 * SECOND_US
+"""How long a host may take for the replies to an envelope, or to a content, however
+many they are. An attempt that is cut off for its length forgets what was said to it."""
 _WRITE_OCTETS = 256 * 1024
 
 
@@ -101,6 +105,7 @@ class Session:
         )
         self._began_us = read_mono_us()
         self._deadline_us = 0
+        self._since_us = 0  # when waiting began
         self._patience_us = 0  # how long the next reply may take
         self._trouble: Deferred | None = None
         self._fault: Exception | None = None
@@ -183,7 +188,7 @@ class Session:
             self._client.receive(data)
             # RFC 5321 §4.5.3.2: time is allowed per command, not for all that are out
             if self._client.answers > answers and self._is_awaited:
-                self._wait(self._patience_us)
+                self._renew()
             return True
         if self._trouble is None:
             self._trouble = lost_connection(self.peer, overdue=overdue)
@@ -368,7 +373,14 @@ class Session:
 
     def _wait(self, length_us: int) -> None:
         self._patience_us = length_us
-        self._deadline_us = read_mono_us() + length_us
+        self._since_us = read_mono_us()
+        self._deadline_us = self._since_us + length_us
+        self._stream.set_deadline(self._deadline_us)
+
+    def _renew(self) -> None:
+        """Allow for the next reply what was allowed for the one that came."""
+        until_us = max(self._deadline_us, self._since_us + REPLIES_US_MAX)
+        self._deadline_us = min(read_mono_us() + self._patience_us, until_us)
         self._stream.set_deadline(self._deadline_us)
 
     # -- the rest --------------------------------------------------------------
