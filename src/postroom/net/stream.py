@@ -452,10 +452,8 @@ class Stream(asyncio.Protocol):
             return self._give(self._taker, data)
         self._unread.append(data)
         self._unread_octets += len(data)
-        if self._unread_octets > BUFFER_OCTETS_MAX and not self._reading_paused:
-            assert self._transport is not None
-            self._reading_paused = True
-            self._transport.pause_reading()
+        if self._unread_octets > BUFFER_OCTETS_MAX:
+            self._pause_reading()
         _wake(self._reader)
 
     def _give(self, taker: Taker, data: bytes) -> None:
@@ -481,6 +479,8 @@ class Stream(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let ``drain`` go on."""
         self._writing_paused = False
+        if self._unread_octets <= BUFFER_OCTETS_MAX:
+            self._resume_reading()
         _wake(self._drainer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -533,6 +533,8 @@ class Stream(asyncio.Protocol):
         plain = tls.decrypt(data)
         if data and not plain:  # else what is due goes with our answer
             self._flush()
+            if self._writing_paused:  # it makes us answer and takes no answers
+                self._pause_reading()
         if tls.failure is not None:
             self._failure = StreamLost(f"TLS: {tls.failure}")
             _wake(self._reader)
@@ -569,6 +571,11 @@ class Stream(asyncio.Protocol):
     def _discard_unread(self) -> None:
         self._unread.clear()
         self._unread_octets = 0
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._reading_paused and self._transport is not None:

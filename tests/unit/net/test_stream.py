@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,6 +199,39 @@ async def test_what_comes_as_time_runs_out_is_answered_all_the_same() -> None:
         one.expire()
         one.data_received(b"not enough")
         with pytest.raises(StreamTimeout):
+            await feeding
+
+
+class Answering:
+    """A TLS layer whose peer sends what is no data but has to be answered."""
+
+    at_end, failure = False, None
+
+    def decrypt(self, data: bytes) -> bytes:
+        return b""
+
+    def data_to_send(self) -> bytes:
+        return b"x" * 10_000
+
+
+async def test_what_tls_itself_answers_is_bounded_too() -> None:
+    async with stream_pair() as (one, other):
+        feeding = await fed(one, Mouth())
+        vars_of: Any = one
+        vars_of._tls = Answering()
+        writing = one._transport
+        assert writing is not None
+        for _ in range(10_000):
+            if not writing.is_reading():
+                break
+            one.data_received(b"renegotiate")
+        assert writing.get_write_buffer_size() < 1_000_000
+        vars_of._tls = None
+        async with asyncio.timeout(60):
+            while not writing.is_reading():
+                await other.read()
+        other.write(b"enough")
+        async with asyncio.timeout(60):
             await feeding
 
 
