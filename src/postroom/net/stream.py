@@ -20,8 +20,30 @@ from postroom.mail.now import SECOND_US
 from postroom.net.addresses import plain_ip
 from postroom.net.clock import read_mono_us
 from postroom.net.demand import Demand
+from postroom.net.faults import (
+    HandshakeFailed,
+    StreamError,
+    StreamInterrupted,
+    StreamLost,
+    StreamOverstayed,
+    StreamTimeout,
+    StreamTooSlow,
+)
 from postroom.net.sweeper import Sweeper, sweeper_of
 from postroom.net.tls import TlsError, TlsLayer, shake_hands
+
+__all__ = [
+    "HandshakeFailed",
+    "Stream",
+    "StreamError",
+    "StreamInterrupted",
+    "StreamLost",
+    "StreamOverstayed",
+    "StreamOwner",
+    "StreamTimeout",
+    "StreamTooSlow",
+    "Taker",
+]
 
 BUFFER_OCTETS_MAX = 256 * 1024
 """What is held unread before the peer is made to wait."""
@@ -35,38 +57,6 @@ TLS_HANDSHAKE_US = 60 * SECOND_US
 
 Taker = Callable[[bytes], bool]
 """Takes octets as they come; says whether it takes more."""
-
-
-class StreamError(Exception):
-    """The connection cannot go on; the text says why."""
-
-
-class StreamTimeout(StreamError):
-    """The deadline passed while the peer was waited for."""
-
-
-class StreamOverstayed(StreamTimeout):
-    """The connection has lasted longer than any may (``end_at``)."""
-
-
-class StreamTooSlow(StreamTimeout):
-    """The peer sends slower than was demanded of it (``demand``)."""
-
-
-class StreamLost(StreamError):
-    """The peer, or the network, broke the connection off."""
-
-
-class HandshakeFailed(StreamLost):
-    """There is no TLS with this peer; ``is_plain``: it does not speak TLS at all."""
-
-    def __init__(self, why: TlsError) -> None:
-        super().__init__(f"TLS handshake failed: {why}")
-        self.is_plain = why.is_plain
-
-
-class StreamInterrupted(StreamError):
-    """The server is asked to end; raised at most once, the stream is still good."""
 
 
 class PeerCredentials(msgspec.Struct, frozen=True, gc=False):

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import pytest
 import uvloop
+
+from postroom.net import sweeper as sweeper_module
 
 
 def pytest_asyncio_loop_factories() -> Mapping[
@@ -13,3 +16,9 @@ def pytest_asyncio_loop_factories() -> Mapping[
         "asyncio": asyncio.SelectorEventLoop,
         "uvloop": uvloop.new_event_loop,
     }
+
+
+@pytest.fixture
+def fast_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are looked at each millisecond."""
+    monkeypatch.setattr(sweeper_module, "SWEEP_US", 1_000)
