@@ -196,7 +196,7 @@ def _on_too_many_errors(talk: Talk, event: server.TooManyErrors) -> None:
     talk.leaving = _ENDINGS.get(event.rule.partition("-")[0], "errors")
 
 
-_NO_ERRORS = frozenset({"size", "auth-cancelled"})
+_NO_ERRORS = frozenset({"size", "no-recipients", "auth-cancelled"})
 """Rules of the core that do not count as errors and can be broken for ever."""
 
 _ENDINGS = {"foreign": "foreign", "messages": "messages_max"}

@@ -55,8 +55,8 @@ class ReceiveSettings(
     answer; ``refuse``: 421 4.7.0. RFC 2920 §3.1 forbids it, some real clients do."""
     idle_commands_max: int = 100
     """Commands of a session that move no mail (NOOP, RSET, VRFY, EXPN, HELP, ETRN, a
-    hello, a refused MAIL or AUTH) without a message accepted between them; one more is
-    answered by 421 4.7.0 and the session ends. 0: no limit."""
+    hello, a refused MAIL or AUTH, DATA for nobody) without a message accepted between
+    them; one more is answered by 421 4.7.0 and the session ends. 0: no limit."""
     session_timeout: Duration = Duration.from_text("2h")
     """How long a session may last in all; then 421 4.4.2. 0: as long as it likes."""
     data_rate_min: int = 100

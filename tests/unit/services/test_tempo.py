@@ -427,6 +427,13 @@ async def test_nor_by_what_is_refused_each_time(
         assert rules(b)[-1] == "idle_commands_max"
 
 
+async def test_nor_by_data_for_nobody() -> None:
+    async with bench(limits(idle_commands_max=4)) as b:
+        said = await talk(b, HELLO, *["DATA\n"] * 9)
+        assert said.codes[3:] == ["554 5.5.1"] * 4 + ["421 4.7.0"]
+        assert how(b) == "idle_commands_max"
+
+
 LETTER = "MAIL FROM:<ann@c.test>\nRCPT TO:<joe@gonzo.test>\nDATA\n"
 
 
