@@ -47,7 +47,6 @@ MOVES_MAX = 2
 REPLIES_US_MAX = 25 * 60 * SECOND_US
 """How long a host may take for the replies to an envelope, or to a content, however
 many they are. An attempt that is cut off for its length forgets what was said to it."""
-_WRITE_OCTETS = 256 * 1024
 
 
 class State(Enum):
