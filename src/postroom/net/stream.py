@@ -90,6 +90,7 @@ class Stream(asyncio.Protocol):
         "_failure",
         "_flushing",
         "_interrupted",
+        "_is_giving",
         "_is_over",
         "_loop",
         "_owner",
@@ -139,6 +140,7 @@ class Stream(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._taker: Taker | None = None
         self._thrown: Exception | None = None  # by the taker
+        self._is_giving = False
         self._drainer: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._loop = loop or asyncio.get_running_loop()
@@ -163,11 +165,10 @@ class Stream(asyncio.Protocol):
     async def feed(self, taker: Taker) -> None:
         """Give the taker what comes, as it comes, until it says False: enough.
 
-        It is called right when octets have come, before any task runs: an answer that
-        needs no waiting wakes nobody. At the end it is given ``b""`` once.
+        It is called in the turn of the loop in which octets came: an answer that needs
+        no waiting wakes no task. At the end it is given ``b""`` once.
 
-        Raises:
-            As ``read``, and what the taker raises.
+        Raises as ``read``, and what the taker raises.
         """
         while self._unread and not self._is_over:
             if not taker(self._take()):
@@ -438,17 +439,23 @@ class Stream(asyncio.Protocol):
             if not data:
                 return
         self.received_octets += len(data)
-        if self._taker is not None:
-            return self._give(self._taker, data)
         self._unread.append(data)
         self._unread_octets += len(data)
         if self._unread_octets > BUFFER_OCTETS_MAX:
             self._pause_reading()
-        _wake(self._reader)
+        if self._taker is None:
+            _wake(self._reader)
+        elif not self._is_giving:
+            self._is_giving = True
+            self._loop.call_soon(self._give)  # one hold of the GIL for all streams
 
-    def _give(self, taker: Taker, data: bytes) -> None:
+    def _give(self) -> None:
+        self._is_giving = False
+        taker = self._taker
+        if taker is None or not self._unread:
+            return
         try:
-            if taker(data):
+            if taker(self._take()):
                 return
         except Exception as error:
             self._thrown = error  # for the task that feeds

@@ -1,4 +1,4 @@
-"""Octets are given to a taker in the turn in which they come."""
+"""Octets are given to a taker in the turn of the loop in which they come."""
 
 import asyncio
 import socket
@@ -59,15 +59,32 @@ async def test_a_taker_is_given_octets_when_they_come_and_nobody_is_woken() -> N
         feeding = await fed(one, mouth)
         one.data_received(b"a")
         one.data_received(b"b")
-        assert mouth.eaten == [b"a", b"b"]  # no turn of the loop lies between
+        await asyncio.sleep(0)
+        assert mouth.eaten == [b"ab"]  # what came in one turn is one piece
         assert one.unread_octets == 0
         assert one.received_octets == 2
         assert not feeding.done()
         one.data_received(b"enough")
+        await asyncio.sleep(0)
+        assert not feeding.done()
         one.data_received(b"for whoever reads next")  # before the task is woken
         await feeding
-        assert mouth.eaten == [b"a", b"b", b"enough"]
+        assert mouth.eaten == [b"ab", b"enough"]
         assert await one.read() == b"for whoever reads next"
+
+
+async def test_octets_on_their_way_to_a_taker_that_is_gone_stay() -> None:
+    async with stream_pair() as (one, _):
+        mouth = Mouth()
+        feeding = await fed(one, mouth)
+        one.data_received(b"x")
+        feeding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await feeding
+        assert mouth.eaten in ([], [b"x"])
+        await asyncio.sleep(0)
+        one.data_received(b"y")
+        assert [*mouth.eaten, await one.read()] in ([b"xy"], [b"x", b"y"])
 
 
 async def test_a_taker_is_given_first_what_has_come_before() -> None:
@@ -114,14 +131,27 @@ async def test_what_comes_as_time_runs_out_is_answered_all_the_same() -> None:
     async with stream_pair() as (one, _):
         mouth = Mouth()
         feeding = await fed(one, mouth)
-        one.expire()
         one.data_received(b"enough")  # the taker has begun something by now
+        one.expire()
         await feeding
         feeding = await fed(one, mouth)
-        one.expire()
         one.data_received(b"not enough")
+        one.expire()
         with pytest.raises(StreamTimeout):
             await feeding
+        assert mouth.eaten == [b"enough", b"not enough"]
+
+
+async def test_what_comes_when_time_has_run_out_is_left_for_later() -> None:
+    async with stream_pair() as (one, _):
+        mouth = Mouth()
+        feeding = await fed(one, mouth)
+        one.expire()
+        one.data_received(b"too late")
+        with pytest.raises(StreamTimeout):
+            await feeding
+        assert mouth.eaten == []
+        assert await one.read() == b"too late"
 
 
 class Answering:
