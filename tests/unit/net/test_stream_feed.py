@@ -119,8 +119,8 @@ async def test_what_a_taker_raises_is_raised_by_feed_and_the_stream_lives() -> N
 async def test_what_a_taker_raises_is_not_lost_when_the_server_is_to_end() -> None:
     async with stream_pair() as (one, _):
         feeding = await fed(one, Mouth(error=ValueError("spat out")))
-        one.interrupt()  # wakes the task, which has not run yet
         one.data_received(b"enough")
+        one.interrupt()  # both wake the task, which has not run yet
         with pytest.raises(ValueError, match="spat out"):
             await feeding
         with pytest.raises(StreamInterrupted):
