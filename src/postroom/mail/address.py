@@ -34,7 +34,7 @@ DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # address-literal = "[" ( IPv4-address-literal / IPv6-address-literal / ... ) "]"
 ADDRESS_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f:.]+\]", re.IGNORECASE)
 # A-d-l = At-domain *( "," At-domain ): a source route, which we ignore.
-SOURCE_ROUTE = re.compile(rf"@{_LABEL}(?:\.{_LABEL})*(?:,@{_LABEL}(?:\.{_LABEL})*)*:")
+SOURCE_ROUTE = re.compile(rf"@{_LABEL}(?:(?:\.|,@){_LABEL})*:")
 
 
 class AddressError(ValueError):
