@@ -3,8 +3,6 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,27 +15,15 @@ from postroom.net.clock import read_mono_us
 from postroom.net.connect import connect, connect_unix, wrap
 from postroom.net.demand import Demand
 from postroom.net.stream import (
-    Stream,
     StreamInterrupted,
     StreamLost,
     StreamOverstayed,
     StreamTimeout,
     StreamTooSlow,
 )
+from postroom.testing.streams import stream_pair
 
 SOON = Duration.from_text("5s")
-
-
-@asynccontextmanager
-async def stream_pair() -> AsyncIterator[tuple[Stream, Stream]]:
-    ours, theirs = socket.socketpair()
-    one, other = await wrap(ours), await wrap(theirs)
-    try:
-        yield one, other
-    finally:
-        one.abort()
-        other.abort()
-        await asyncio.sleep(0)
 
 
 async def test_octets_cross_both_ways_and_the_end_is_seen() -> None:
