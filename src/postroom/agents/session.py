@@ -291,6 +291,9 @@ class Session:
                 return False
             if not await self._send_pieces(job, plan):
                 return False
+            if job.done.done():
+                self._break_off()
+                return False
             if self._stream.unread_octets:  # before the dot: has it been refused?
                 self._client.receive(await self._stream.read())
         except Exception as error:  # the dot must never follow half a message
@@ -336,11 +339,16 @@ class Session:
         return True
 
     async def _make_room(self) -> bool:
-        """Let a large content flow; False: the peer has had enough of it."""
+        """Let a large content flow; False: the peer, or who waits, has had enough."""
         self._wait(self._settings.block_timeout)
         self._flush()
         try:
             await self._stream.drain()
+            if self._jobs[0].done.done():
+                # The attempt was cut off for its length and will be repeated: a host
+                # that is let take the rest would have one more copy each time.
+                self._break_off()
+                return False
             if self._client.sends_chunks and self._stream.unread_octets:
                 self._client.receive(await self._stream.read())
         except StreamTimeout:

@@ -1,6 +1,7 @@
 """A session with a host that is slow, or ahead of itself; the clock is the test's."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -41,6 +42,7 @@ class SlowStream:
         self.replies = replies
         self.sent = b""
         self.now_us = SECOND_US
+        self.on_drain: Callable[[], object] = lambda: None
         self._pause_us = pause_us
         self._deadline_us = 0
         self._is_stuck = is_stuck  # takes nothing
@@ -64,6 +66,7 @@ class SlowStream:
         return self.replies.pop(0) if self.replies else b""
 
     async def drain(self) -> None:
+        self.on_drain()
         if self._is_stuck:
             raise StreamTimeout("overdue")
 
@@ -81,6 +84,7 @@ async def send(
     hello: bytes = PIPELINING,
     recipients: int = 1,
     cancelled: bool = False,
+    cut_off: bool = False,
     lmtp: bool = False,
     body: Body = _TEXT,
 ) -> list[Outcome]:
@@ -102,8 +106,10 @@ async def send(
     session.start(job)
     if cancelled:
         job.done.cancel()
+    if cut_off:
+        stream.on_drain = job.done.cancel
     await session.serve()
-    return [] if cancelled else await job.done
+    return [] if job.done.cancelled() else await job.done
 
 
 CHUNKS = b"250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
@@ -202,6 +208,19 @@ async def test_a_refusal_by_a_host_that_takes_nothing_more_is_believed(
     (outcome,) = await send(stream, monkeypatch, hello=hello, body=Pieces())
     assert isinstance(outcome, Failed)
     assert outcome.status == "5.3.4"
+
+
+@pytest.mark.parametrize("hello", [PLAIN, CHUNKS], ids=["DATA", "BDAT"])
+async def test_content_is_not_finished_for_an_attempt_that_was_cut_off(
+    monkeypatch: pytest.MonkeyPatch, hello: bytes
+) -> None:
+    """It is tried again: at each try the host would take one more copy."""
+    start = [OK] if hello is CHUNKS else [GO]
+    stream = SlowStream([OK, OK, *start, OK], SECOND_US)
+    await send(stream, monkeypatch, hello=hello, body=Pieces(), cut_off=True)
+    assert stream.sent.count(b"0123456789\r\n") == 30_000, "the first piece only"
+    assert not stream.sent.endswith(b"\r\n.\r\n")
+    assert b"LAST" not in stream.sent
 
 
 async def test_a_host_that_takes_nothing_more_and_says_nothing(
