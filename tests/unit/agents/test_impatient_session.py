@@ -83,8 +83,7 @@ async def send(
     *,
     hello: bytes = PIPELINING,
     recipients: int = 1,
-    cancelled: bool = False,
-    cut_off: bool = False,
+    cancelled: str = "",
     lmtp: bool = False,
     body: Body = _TEXT,
 ) -> list[Outcome]:
@@ -104,9 +103,9 @@ async def send(
     )
     session.on_idle = lambda one: one.leave()
     session.start(job)
-    if cancelled:
+    if cancelled == "at once":
         job.done.cancel()
-    if cut_off:
+    elif cancelled == "in the content":
         stream.on_drain = job.done.cancel
     await session.serve()
     return [] if job.done.cancelled() else await job.done
@@ -158,7 +157,7 @@ async def test_nothing_is_waited_for_longer_if_nobody_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = SlowStream([*[OK] * 9, GO, OK], 4 * MINUTE_US)
-    await send(stream, monkeypatch, recipients=8, cancelled=True)
+    await send(stream, monkeypatch, recipients=8, cancelled="at once")
     assert b"Text." not in stream.sent
     assert len(stream.replies) >= 9
 
@@ -217,7 +216,8 @@ async def test_content_is_not_finished_for_an_attempt_that_was_cut_off(
     """It is tried again: at each try the host would take one more copy."""
     start = [OK] if hello is CHUNKS else [GO]
     stream = SlowStream([OK, OK, *start, OK], SECOND_US)
-    await send(stream, monkeypatch, hello=hello, body=Pieces(), cut_off=True)
+    when = "in the content"
+    await send(stream, monkeypatch, hello=hello, body=Pieces(), cancelled=when)
     assert stream.sent.count(b"0123456789\r\n") == 30_000, "the first piece only"
     assert not stream.sent.endswith(b"\r\n.\r\n")
     assert b"LAST" not in stream.sent
