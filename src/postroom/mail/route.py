@@ -5,6 +5,9 @@ import msgspec
 LOCAL_HOP = "local"
 """The hop of everything that stays on this system."""
 
+AGENTS = ("mailbox", "smtp", "lmtp", "discard")
+"""What delivery agents are called."""
+
 
 class Route(msgspec.Struct, frozen=True, gc=False):
     """Where a recipient's mail goes next; sendmail's mailer-host-user triple.

@@ -162,7 +162,8 @@ class Chain:
                 return one.function(session, subject)
             began = self._stopwatch()
             answer: object = one.function(session, subject)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            # Nothing can cancel us here: it comes from what the hook looked at.
             return self._failed(one, _described(one, error))
         spent_ns = self._stopwatch() - began
         if spent_ns > self._slow_ns:

@@ -2,13 +2,14 @@
 
 Each returns a value; nothing happens to the message until the chain is through. A
 field that would be malformed raises ``ValueError``, which defers the message like any
-error in a hook.
+error in a hook. What was made in another way is judged by ``flaw``.
 """
 
 import re
 
-from postroom.mail.address import Address
+from postroom.mail.address import Address, AddressError
 from postroom.mail.message import Add, Prepend, Remove, Replace
+from postroom.mail.reply import Reply
 from postroom.mail.verdict import (
     AddRecipient,
     Defer,
@@ -24,6 +25,8 @@ FIELD_OCTETS_MAX = 64 * 1024
 
 # RFC 5322 §2.2: ftext, printable US-ASCII without the colon.
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")
+# One whole field: its name, its folded value, its CRLF.
+_FIELD = re.compile(rb"[!-9;-~]{1,77}:[^\r\n\0]*\r\n(?:[ \t][^\r\n\0]*\r\n)*")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -73,17 +76,19 @@ def replace_body(text: bytes | str) -> ReplaceBody:
 def add_recipient(address: str | Address) -> AddRecipient:
     """Deliver to this address as well.
 
+    An address of ours that nobody has is left out, and the log says so.
+
     Raises:
-        AddressError: the text is no address.
+        AddressError: the text is no address with a domain.
     """
     return AddRecipient(_address(address))
 
 
 def remove_recipient(address: str | Address) -> RemoveRecipient:
-    """Do not deliver to this recipient.
+    """Do not deliver to this recipient. The case of the letters does not matter.
 
     Raises:
-        AddressError: the text is no address.
+        AddressError: the text is no address with a domain.
     """
     return RemoveRecipient(_address(address))
 
@@ -97,18 +102,69 @@ def refuse_recipient(
     elsewhere the message is refused for all.
 
     Raises:
-        AddressError: the text is no address.
+        AddressError: the text is no address with a domain.
     """
     return RefuseRecipient(_address(address), verdict.reply)
 
 
 def quarantine(reason: str) -> Quarantine:
-    """Accept and keep the message until an operator releases it."""
+    """Accept and keep the message until an operator releases it.
+
+    Raises:
+        ValueError: the reason, which the operator is to read, is empty.
+    """
+    if not reason.strip():
+        raise ValueError("a quarantine needs a reason, for the operator")
     return Quarantine(reason)
 
 
+def flaw(change: object) -> str:
+    """Return what is wrong with a change, however it was made; empty if nothing is."""
+    match change:
+        case Add(field) | Prepend(field):
+            return _flaw_of_field(field)
+        case Replace(name, field):
+            return _flaw_of_name(name) or _flaw_of_field(field)
+        case Remove(name):
+            return _flaw_of_name(name)
+        case ReplaceBody(body):
+            return "" if isinstance(body, bytes) else "the new body is not bytes"
+        case AddRecipient(address) | RemoveRecipient(address):
+            return _flaw_of_address(address)
+        case RefuseRecipient(address, reply):
+            wrong = not isinstance(reply, Reply) or not 400 <= reply.code < 600
+            return "no refusal of a recipient" if wrong else _flaw_of_address(address)
+        case Quarantine(reason):
+            is_told = isinstance(reason, str) and reason.strip()
+            return "" if is_told else "a quarantine needs a reason"
+        case _:
+            return "only changes go into accept(), one by one: accept(add_header(...))"
+
+
 def _address(address: str | Address) -> Address:
-    return Address.from_text(address) if isinstance(address, str) else address
+    if isinstance(address, Address):
+        return address  # of an envelope: perhaps a bare name
+    found = Address.from_text(address)
+    if not found.domain:
+        raise AddressError(f'"{address}" has no domain: write "joe@example.org"')
+    return found
+
+
+def _flaw_of_address(address: object) -> str:
+    is_one = isinstance(address, Address) and not address.is_null
+    return "" if is_one else "a recipient is no address"
+
+
+def _flaw_of_name(name: object) -> str:
+    is_one = isinstance(name, str) and _FIELD_NAME.fullmatch(name)
+    return "" if is_one else "that is no header name"
+
+
+def _flaw_of_field(field: object) -> str:
+    is_one = isinstance(field, bytes) and len(field) <= FIELD_OCTETS_MAX
+    if is_one and isinstance(field, bytes) and _FIELD.fullmatch(field):
+        return ""
+    return "a field is malformed: make it by add_header(name, value)"
 
 
 def _checked_name(name: str) -> str:

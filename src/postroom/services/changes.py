@@ -31,13 +31,15 @@ from postroom.services.accept import Routed
 class Changed(NamedTuple):
     """A message on its way into the queue; ``held`` is the reason of a quarantine.
 
-    ``refused`` are the recipients that do not get it, with what the client is told.
+    ``refused`` are the recipients that do not get it, with what the client is told;
+    ``unknown`` those that were to be added and are nobody.
     """
 
     message: Message
     routed: Sequence[Routed]
     held: str = ""
     refused: Mapping[Address, Reply] = MappingProxyType({})
+    unknown: Sequence[Address] = ()
 
 
 async def apply_changes(
@@ -47,12 +49,16 @@ async def apply_changes(
 
     A recipient that is added goes through the router like any other; one the router
     does not know, or that is there already, is left out. One that cannot be looked up
-    now is looked up after acceptance, as an alias is. What was received stays as it
-    is: changes to the header are kept as edits.
+    now is looked up after acceptance, as an alias is. The case of recipients does not
+    matter, so that none is missed. What was received stays as it is: changes to the
+    header are kept as edits.
     """
     message, held = begun.message, begun.held
-    routed = list(begun.routed)
+    people: dict[tuple[str, str], list[Routed]] = {}
+    for one in begun.routed:
+        people.setdefault(_key(one.recipient.address), []).append(one)
     refused: dict[Address, Reply] = {}
+    unknown: list[Address] = []
     for change in changes:
         match change:
             case Prepend() | Add() | Remove() | Replace():
@@ -67,18 +73,23 @@ async def apply_changes(
                 message = Message(message.header, MemoryBody(body), message.edits)
             case AddRecipient(address):
                 routing = await drive(router.classify(address), facts)
-                there = any(r.recipient.address == address for r in routed)
-                if routing.kind != "unknown" and not there:
-                    routed.append(Routed(Recipient(address), routing.to_route()))
+                if routing.kind == "unknown":
+                    unknown.append(address)
+                else:
+                    added = Routed(Recipient(address), routing.to_route())
+                    people.setdefault(_key(address), [added])
             case RefuseRecipient(address, reply):
-                kept = [r for r in routed if r.recipient.address != address]
-                if len(kept) < len(routed):
-                    refused[address] = reply
-                routed = kept
+                those = people.pop(_key(address), ())
+                refused |= {one.recipient.address: reply for one in those}
             case RemoveRecipient(address):
-                routed = [r for r in routed if r.recipient.address != address]
+                people.pop(_key(address), None)
             case Quarantine(reason):
                 held = reason
             case _:
                 assert_never(change)
-    return Changed(message, routed, held, refused)
+    routed = [one for those in people.values() for one in those]
+    return Changed(message, routed, held, refused, unknown)
+
+
+def _key(address: Address) -> tuple[str, str]:
+    return address.local.lower(), address.domain_key

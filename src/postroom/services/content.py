@@ -190,6 +190,9 @@ class Content:
             changed = await apply_changes(
                 changed, changes, generation.router, generation.facts
             )
+            for address in changed.unknown:
+                what = f"{self.queue_id}: policy added <{address}>, whom nobody knows"
+                self._tools.shop.tell(what, level="warning")
         if changed.message.body is not message.body:
             await self._drop()  # its file is nobody's
         if changed.refused:

@@ -161,3 +161,12 @@ def test_recipients_are_checked() -> None:
     assert str(changes.add_recipient("joe@whizzer.test").address) == "joe@whizzer.test"
     with pytest.raises(ValueError, match="quotes"):
         changes.remove_recipient("joe whizzer.test")
+    for text in ("", "joe"):  # it would be nobody, or match nobody
+        with pytest.raises(ValueError, match="has no domain"):
+            changes.remove_recipient(text)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\r\n"])
+def test_a_quarantine_says_why(reason: str) -> None:
+    with pytest.raises(ValueError, match="needs a reason"):
+        changes.quarantine(reason)

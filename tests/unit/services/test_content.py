@@ -30,7 +30,7 @@ from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 from postroom.mail.units import Size
 from postroom.mail.verdict import Change
-from postroom.observe.events import MessageDiscarded, MessageQueued
+from postroom.observe.events import Lifecycle, MessageDiscarded, MessageQueued
 from postroom.policy.chain import Chain
 from postroom.policy.hooks import MARK
 from postroom.policy.session import Session
@@ -345,6 +345,14 @@ async def test_a_body_that_is_replaced_leaves_no_file() -> None:
         pytest.param([add_recipient(JOE)], {"mailbox": [JOE]}, id="there-already"),
         pytest.param([add_recipient("nosuch@gonzo.test")], {"mailbox": [JOE]},
             id="unknown-is-left-out"),
+        pytest.param([add_recipient("Joe@GONZO.test.")], {"mailbox": [JOE]},
+            id="there-already-in-other-letters"),
+        pytest.param([remove_recipient("Joe@GONZO.test"),
+            add_recipient("betty@gonzo.test")],
+            {"mailbox": ["betty@gonzo.test"]}, id="removed-in-other-letters"),
+        pytest.param([add_recipient("betty@gonzo.test"),
+            remove_recipient("betty@gonzo.test")], {"mailbox": [JOE]},
+            id="added-and-removed"),
         pytest.param([add_recipient("x@far.test")],
             {"mailbox": [JOE], "smtp": ["x@far.test"]}, id="elsewhere"),
         pytest.param([add_recipient("staff@gonzo.test"), remove_recipient(JOE)],
@@ -366,6 +374,17 @@ async def test_changes_of_recipients(
             assert sorted(b.agents[agent].tried) == sorted(recipients)
         assert await b.queue() == []
         assert b.is_balanced()
+
+
+async def test_an_added_recipient_whom_nobody_knows_is_told_of() -> None:
+    @hook.message
+    def change(session: Any, message: Any) -> Any:
+        return accept(add_recipient("nosuch@gonzo.test"))
+
+    async with bench(Plan(hooks=[change])) as b:
+        assert (await send(b, LARGE)).is_positive
+        (told,) = b.told(Lifecycle)
+        assert "policy added <nosuch@gonzo.test>, whom nobody knows" in told.what
 
 
 async def test_an_added_recipient_that_cannot_be_looked_up_now_is_not_lost() -> None:
