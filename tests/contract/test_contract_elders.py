@@ -1,5 +1,6 @@
 """What waits for a resting hop is found when its sender is owed a word, or its end."""
 
+import msgspec
 import pytest
 
 from postroom.mail.now import HOUR_US, MINUTE_US
@@ -58,6 +59,34 @@ async def test_age(
     clock.us += age_us
     found = await round_of(spool, clock, patience)
     assert names(found) == (["joe@down.test"] if is_elder else [])
+
+
+@pytest.mark.parametrize(
+    ("held_us", "age_us", "is_elder"),
+    [
+        pytest.param(100 * HOUR_US, 99 * HOUR_US, False, id="held"),
+        pytest.param(100 * HOUR_US, 103 * HOUR_US, False, id="young-since"),
+        pytest.param(100 * HOUR_US, 105 * HOUR_US, True, id="late-since"),
+        pytest.param(1 * HOUR_US, 49 * HOUR_US - MINUTE_US, True, id="warned-of"),
+    ],
+)
+async def test_what_a_sender_had_held_is_as_old_as_its_release(
+    spool: Spool,
+    letters: Letters,
+    clock: HandClock,
+    held_us: int,
+    age_us: int,
+    is_elder: bool,
+) -> None:
+    """RFC 4865: nobody is to be told, nor is it to go, before its time."""
+    letter = letters.letter("joe@down.test")
+    envelope = msgspec.structs.replace(
+        letter.envelope, hold_until_us=START_US + held_us
+    )
+    await spool.accept(msgspec.structs.replace(letter, envelope=envelope))
+    await spool.rest("down.test", ALWAYS)
+    clock.us += age_us
+    assert names(await round_of(spool, clock)) == ["joe@down.test"] * is_elder
 
 
 async def test_only_at_hops_that_rest(

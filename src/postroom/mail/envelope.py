@@ -140,3 +140,11 @@ class Envelope(msgspec.Struct, frozen=True):
     hold_until_us: int = 0
     priority: int = 0
     arrival_us: int = 0
+
+
+def released_us(envelope: Envelope) -> int:
+    """Return from when on a message is delivered, and its waiting counts.
+
+    That is its arrival, or the time until which its sender had it held (RFC 4865).
+    """
+    return max(envelope.arrival_us, envelope.hold_until_us)

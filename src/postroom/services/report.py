@@ -18,7 +18,7 @@ import msgspec
 from postroom.mail import dsn
 from postroom.mail.address import Address
 from postroom.mail.automatic import is_bulk
-from postroom.mail.envelope import Envelope, Origin, Recipient
+from postroom.mail.envelope import Envelope, Origin, Recipient, released_us
 from postroom.mail.headers import edited_header, find
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
@@ -192,7 +192,7 @@ class Reporter:
             recipients_max=settings.recipients_max,
         )
         until_us = expires_us(
-            envelope.arrival_us, self._retry, sender_is_null=envelope.sender.is_null
+            released_us(envelope), self._retry, sender_is_null=envelope.sender.is_null
         )
         results = [
             RecipientResult(recipient, outcome, now.utc_us)

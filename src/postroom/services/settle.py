@@ -13,6 +13,7 @@ import msgspec
 
 from postroom.mail.automatic import automatic
 from postroom.mail.deliver_by import LATE_STATUS, deadline_us, is_late, is_return
+from postroom.mail.envelope import released_us
 from postroom.mail.headers import edited_header
 from postroom.mail.ids import to_number
 from postroom.mail.now import Now
@@ -115,7 +116,7 @@ class Settler:
     ) -> Retry | Expire:
         deferral = Deferral(
             tries=lease.tries[index] + 1,
-            arrival_us=lease.envelope.arrival_us,
+            arrival_us=released_us(lease.envelope),
             seed=to_number(lease.queue_id) + lease.numbers[index],
             warned=lease.warned,
             sender_is_null=lease.envelope.sender.is_null,

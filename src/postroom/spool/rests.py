@@ -35,14 +35,16 @@ _RESTING = (
     "r.state = 0 AND EXISTS(SELECT 1 FROM rests WHERE hop = r.hop AND until > ?1)"
 )
 _LAST = "SELECT max(id) FROM (SELECT id FROM messages WHERE id > ? AND id <= ? LIMIT ?)"
-# An id tells when its message came, so no index of ages is needed.
+# An id tells when its message came, so no index of ages is needed. What its sender had
+# held (RFC 4865) is as old as its release.
 _ELDERS = f"""
 SELECT CAST(json_group_array(id) AS BLOB) FROM (
     SELECT id FROM messages AS m WHERE id > ?2 AND id <= ?3
-    AND (id <= CASE sender WHEN '' THEN ?5 ELSE ?4 END
-        OR (warned = 0 AND sender <> '' AND id <= ?6))
+    AND ((id <= CASE sender WHEN '' THEN ?5 ELSE ?4 END
+            AND hold_until <= CASE sender WHEN '' THEN ?8 ELSE ?7 END)
+        OR (warned = 0 AND sender <> '' AND id <= ?6 AND hold_until <= ?9))
     AND EXISTS(SELECT 1 FROM recipients AS r WHERE message = m.id AND {_RESTING})
-    ORDER BY id LIMIT ?7)
+    ORDER BY id LIMIT ?10)
 """
 _RECIPIENTS = (
     f"SELECT CAST(json_group_array(json_array({rows.RECIPIENT_FIELDS})) AS BLOB)"
@@ -111,17 +113,21 @@ def elders(
 ) -> ElderPage:
     """Find messages at resting hops that are too old to wait. Blocks."""
     now_us, patience = search.now_us, search.patience
-    warned = _number(now_us, patience.warn_after_us or _NEVER)
-    given_up = _number(now_us, patience.expire_us)
-    bounces = _number(now_us, patience.bounce_expire_us)
-    newest = max(warned, given_up, bounces)
+    spans_us = (
+        patience.expire_us,
+        patience.bounce_expire_us,
+        patience.warn_after_us or _NEVER,
+    )
+    ages = [number_of_time(now_us - span_us) for span_us in spans_us]
+    released_us = [now_us - span_us for span_us in spans_us]
+    newest = max(ages)
     bound = (search.after, newest, LOOKED_AT_MAX)
     last: int | None = connection.execute(_LAST, bound).get
     if last is None:
         return ElderPage(Found([], []), None)
-    ages = (given_up, bounces, warned)
+    bounds = (*ages, *released_us)
     packed = connection.execute(
-        _ELDERS, (now_us, search.after, last, *ages, ELDERS_MAX)
+        _ELDERS, (now_us, search.after, last, *bounds, ELDERS_MAX)
     ).get
     numbers = _NUMBERS.decode(packed)
     found = of_messages(connection, numbers, search, watch, bodies)
@@ -154,8 +160,3 @@ def of_messages(
         )
     groups = claims.grouped(found, search.recipients_max, watch.busy)
     return claims.leases_of(connection, groups, search, watch, bodies, broken)
-
-
-def _number(now_us: int, age_us: int) -> int:
-    """Return the largest number that an id of this age can have."""
-    return number_of_time(now_us - age_us)

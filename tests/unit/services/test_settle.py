@@ -68,6 +68,28 @@ def shape(b: Bench, settled: list[Settle]) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("since_us", "expected"),
+    [
+        pytest.param(0, ["5"], id="just-released"),
+        pytest.param(3 * HOUR_US, ["5"], id="young"),
+        pytest.param(5 * HOUR_US, ["5*"], id="late"),
+        pytest.param(5 * DAY_US, ["gone"], id="expired"),
+    ],
+)
+async def test_waiting_counts_from_the_release_of_held_mail(
+    since_us: int, expected: list[str]
+) -> None:
+    """RFC 4865: who had it held for a week has not waited for a week."""
+    async with bench() as b:
+        leased = lease(b, 1, age_us=7 * DAY_US + since_us)
+        hold_until_us = b.clock.utc_us - since_us
+        envelope = msgspec.structs.replace(leased.envelope, hold_until_us=hold_until_us)
+        leased = msgspec.structs.replace(leased, envelope=envelope)
+        settled, _ = await judge(b, leased, LATER)
+        assert shape(b, settled) == expected
+
+
+@pytest.mark.parametrize(
     ("outcomes", "age_us", "expected", "reports"),
     [
         ([OK], 0, ["gone"], []),
