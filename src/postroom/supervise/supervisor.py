@@ -108,6 +108,7 @@ class Supervisor:
         self._generations = count(read_now().utc_us)
         self._counters_fd, self._counters = _make_counters(plan.workers)
         self._answers: dict[int, asyncio.Future[str]] = {}
+        self._asked = 0  # the generation that answers are about; others come late
         self._swapping: asyncio.Task[None] | None = None
         self._swap_again = False
         self._stopping = asyncio.Event()
@@ -179,8 +180,9 @@ class Supervisor:
                     self._workers_fd,
                 )
             except OSError as error:
-                self._give_up(f"cannot start a worker{self._as_whom()}: {error}")
-                return
+                crashes += 1
+                await self._not_started(error, crashes)
+                continue
             self._workers[number] = worker
             if self._keyring.keys is not job.keys:  # they have changed meanwhile
                 worker.send(Renew(self._keyring.keys))
@@ -200,11 +202,23 @@ class Supervisor:
         if ended.code == EX_CONFIG and not self._ready.is_set():
             self._give_up(f"{who}: the configuration does not work", EX_CONFIG)
             return
+        await self._pause(who, "starting it anew", crashes)
+
+    async def _not_started(self, error: OSError, crashes: int) -> None:
+        """Try again later, if it worked before: too many processes, no memory."""
+        why = f"cannot start a worker{self._as_whom()}: {error}"
+        if self._ready.is_set():
+            await self._pause(why, "trying again", crashes)
+        else:
+            self._give_up(why)
+
+    async def _pause(self, why: str, what: str, crashes: int) -> None:
+        """Wait before the next start of a worker, the longer the more often."""
         wait_us = min(
             BACKOFF_FIRST_US << min(crashes - 1, 20),
             self._plan.process.restart_wait_max,
         )
-        self._tell(f"{who}; starting it anew in {wait_us / SECOND_US:.3g} s", "error")
+        self._tell(f"{why}; {what} in {wait_us / SECOND_US:.3g} s", "error")
         self._tell_status()
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping], timeout=wait_us / SECOND_US)
@@ -222,10 +236,10 @@ class Supervisor:
                     self._notifier.ready(self._status())
                 else:
                     self._tell_status()
-            case Prepared():
+            case Prepared(generation) if generation == self._asked:
                 self._answer(worker.number, "")
-            case Cannot():
-                self._answer(worker.number, message.why or "no reason given")
+            case Cannot(generation, why) if generation == self._asked:
+                self._answer(worker.number, why or "no reason given")
             case _:
                 pass
 
@@ -295,13 +309,17 @@ class Supervisor:
 
     async def _prepare_all(self, prepare: Prepare) -> list[str]:
         loop = asyncio.get_running_loop()
-        self._answers = {number: loop.create_future() for number in self._workers}
+        asked = dict(self._workers)
+        self._answers = {number: loop.create_future() for number in asked}
+        self._asked = prepare.generation
         self._send_all(prepare)
         patience_s = self._plan.process.start_timeout.seconds
         await asyncio.wait(self._answers.values(), timeout=patience_s)
         late = f"no answer within {patience_s:g} s"
         answers = [a.result() if a.done() else late for a in self._answers.values()]
         self._answers = {}
+        if asked != self._workers:  # one that was prepared has died since
+            answers.append("not all workers are up: try again")
         return [why for why in answers if why]
 
     def _answer(self, number: int, why: str) -> None:

@@ -38,6 +38,14 @@ import postroom.supervise.serve as module
 if not sys.argv[4:]:
     # Workers stay who we are, so that they can read this test wherever it lies.
     module.choose_identity = lambda process, euid: None
+import postroom.supervise.supervisor as supervisor
+start_worker, starts = supervisor.start_worker, iter(range(1, 1000))
+async def start_some(*arguments):
+    number = next(starts)
+    if "no-fork" in (home / "conf").read_text() and number in (3, 4):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return await start_worker(*arguments)
+supervisor.start_worker = start_some
 def run_here(job):
     import asyncio
     sys.path.insert(0, str(Path(fake).parent))
@@ -229,6 +237,48 @@ def test_hup_with_a_wrong_configuration_changes_nothing(
     server.configure("good again")
     server.signal(signal.SIGHUP)
     until(lambda: "the new configuration is in force" in server.log())
+    assert server.end() == 0
+
+
+def test_worker_that_cannot_be_started_again_at_once_does_not_end_the_server(
+    server: Server,
+) -> None:
+    server.configure("no-fork")
+    server.start()
+    until(lambda: up(server))
+    os.kill(server.pids(1)[0], signal.SIGKILL)
+    until(lambda: server.trace().count("1 ready") == 2)
+    failed = "cannot start a worker: [Errno 11] Resource temporarily unavailable"
+    assert server.log().count(f"{failed}; trying again in ") == 2
+    assert len(server.pids(0)) == 1
+    assert server.end() == 0
+
+
+def test_worker_that_dies_while_others_prepare_leaves_no_two_configurations(
+    server: Server,
+) -> None:
+    server.start()
+    until(lambda: up(server))
+    server.configure("dies")
+    server.signal(signal.SIGHUP)
+    until(lambda: "not all workers are up: try again; the conf" in server.log())
+    until(lambda: "1 abort" in server.trace())
+    assert not any("commit" in line for line in server.trace())
+    assert server.end() == 0
+
+
+def test_answer_about_an_earlier_generation_is_not_taken_for_the_present_one(
+    server: Server,
+) -> None:
+    server.start()
+    until(lambda: up(server))
+    refused = "a worker cannot take the new configuration: no good"
+    for text in ("late", "late again"):
+        server.configure(text)
+        server.signal(signal.SIGHUP)
+        until(lambda: f"1 prepare {text}" in server.trace())  # noqa: B023
+        until(lambda: server.log().count(refused) == len(text.split()))  # noqa: B023
+    assert not any("commit" in line for line in server.trace())
     assert server.end() == 0
 
 
