@@ -56,19 +56,20 @@ class Index:
     def maildir_files(self) -> dict[str, tuple[int, str]]:
         """Return octets and stamp of all files known, by unique name."""
         rows = self._database.execute("SELECT name, octets, stamp FROM maildir_file")
-        return {name: (octets, stamp) for name, octets, stamp in rows}
+        return {_name_in(kept): (octets, stamp) for kept, octets, stamp in rows}
 
     def set_maildir_files(
         self, found: Mapping[str, tuple[int, str]], gone: Iterable[str]
     ) -> None:
         """Note new or changed files, and forget those that are gone."""
-        rows = [(name, octets, stamp) for name, (octets, stamp) in found.items()]
+        rows = [(_kept(name), octets, stamp) for name, (octets, stamp) in found.items()]
         with self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO maildir_file VALUES (?, ?, ?)", rows
             )
             self._database.executemany(
-                "DELETE FROM maildir_file WHERE name = ?", [(name,) for name in gone]
+                "DELETE FROM maildir_file WHERE name = ?",
+                [(_kept(name),) for name in gone],
             )
 
     def mbox_spots(self, name: str, stamp: str) -> list[Spot] | None:
@@ -95,6 +96,19 @@ class Index:
     def close(self) -> None:
         """Let go of it."""
         self._database.close()
+
+
+def _kept(name: str) -> str | bytes:
+    """Return how a file's name is kept: its octets if they are no UTF-8 text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def _name_in(kept: str | bytes) -> str:
+    return kept if isinstance(kept, str) else os.fsdecode(kept)
 
 
 def open_index(place: Place, name: str) -> Index | None:

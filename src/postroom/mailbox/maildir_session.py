@@ -151,9 +151,11 @@ def open_session(
         held.append(enter(maildir, "cur", create=True))
         session = MaildirSession(place, lock, (held[2], held[3]))
         os.close(maildir)
-    except OSError as error:
+    except BaseException as error:  # whatever it is, the lock must not stay
         for handle in held:
             os.close(handle)
+        if not isinstance(error, OSError):
+            raise
         return unusable(mailbox, error)
     return session
 

@@ -141,9 +141,11 @@ def open_session(
             return InUse()
         held.append(lock)
         return MboxSession(folder, place, lock, settings)
-    except OSError as error:
+    except BaseException as error:  # whatever it is, the lock must not stay
         for handle in held:
             os.close(handle)
+        if not isinstance(error, OSError):
+            raise
         return unusable(mailbox, error)
 
 

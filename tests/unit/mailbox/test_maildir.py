@@ -262,6 +262,38 @@ def test_uids_are_stable_and_sorted_by_arrival(store: Maildirs, tmp_path: Path) 
     session.close()
 
 
+def test_a_foreign_name_that_is_no_text(store: Maildirs, tmp_path: Path) -> None:
+    session_of(store).close()
+    new = os.fsencode(tmp_path / "mail/joe/new")
+    for name in (b"1.\xff.x", b"2.\xe4\xf6", b"3.x"):
+        Path(os.fsdecode(new + b"/" + name)).write_bytes(b"A: b\n\n")
+    uids = []
+    for _ in range(2):  # measured, then from the index
+        session = session_of(store)
+        assert list(session.sizes) == [8, 8, 8]
+        assert session.read(0, 3, 100) == [b"A: b\r\n\r\n"] * 3
+        uids.append(list(session.uids))
+        session.close()
+    assert uids[0] == uids[1]
+
+
+def test_a_bug_while_opening_frees_the_mailbox(
+    store: Maildirs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_of(store).close()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("postroom.mailbox.maildir_session._measure", fail)
+        with pytest.raises(ZeroDivisionError):
+            store.open(JOE)
+    assert len(os.listdir("/proc/self/fd")) == before
+    session_of(store).close()
+
+
 def test_files_that_share_their_unique_part(store: Maildirs, tmp_path: Path) -> None:
     session_of(store).close()
     for name in ("1.x,S=3", "1.x,S=4", "2.y"):
