@@ -13,6 +13,7 @@ from postroom.observe.events import (
     MessageQueued,
     MessageRemoved,
     MessageShunted,
+    RecipientDiscarded,
     RecipientExpanded,
     ReportDropped,
     ReportQueued,
@@ -52,6 +53,9 @@ def _told(event: AnyEvent) -> str:
             return f"no report about it: {event.reason}"
         case MessageDiscarded():
             return f"thrown away by policy: {event.reason}"
+        case RecipientDiscarded():
+            to = event.recipient.to_text()
+            return f"not sent to <{to}>, by policy: {event.reason}"
         case MessageRemoved():
             return f"removed by {event.by}"
         case MessageOrdered():

@@ -93,6 +93,14 @@ class MessageDiscarded(Event, frozen=True, tag=True):
     reason: str
 
 
+class RecipientDiscarded(Event, frozen=True, tag=True):
+    """A hook had the message thrown away for one recipient, others may have it."""
+
+    queue_id: QueueId
+    recipient: Address
+    reason: str
+
+
 class RecipientExpanded(Event, frozen=True, tag=True):
     """An alias or list turned one recipient into others."""
 
@@ -267,6 +275,7 @@ AnyEvent = (
     | ClientSuspected
     | MessageQueued
     | MessageDiscarded
+    | RecipientDiscarded
     | RecipientExpanded
     | AttemptDone
     | ReportQueued

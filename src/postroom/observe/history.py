@@ -25,6 +25,7 @@ from postroom.observe.events import (
     MessageQueued,
     MessageRemoved,
     MessageShunted,
+    RecipientDiscarded,
     RecipientExpanded,
     ReportDropped,
     ReportQueued,
@@ -44,6 +45,7 @@ SUFFIX = ".jsonl"
 KEPT = (
     MessageQueued,
     MessageDiscarded,
+    RecipientDiscarded,
     MessageRemoved,
     MessageOrdered,
     MessageShunted,

@@ -21,6 +21,7 @@ from postroom.observe.events import (
     MessageDiscarded,
     MessageQueued,
     MessageShunted,
+    RecipientDiscarded,
     ReportDropped,
     ReportQueued,
     SessionClosed,
@@ -102,6 +103,7 @@ class Metrics:
 
 _PLAIN: dict[type[AnyEvent], str] = {
     MessageDiscarded: "messages.discarded",
+    RecipientDiscarded: "recipients.discarded",
     MessageShunted: "messages.shunted",
     ReportDropped: "reports.dropped",
     ReportQueued: "reports.queued",

@@ -31,6 +31,7 @@ from postroom.observe.events import (
     MessageQueued,
     MessageRemoved,
     MessageShunted,
+    RecipientDiscarded,
     RecipientExpanded,
     ReportDropped,
     ReportQueued,
@@ -147,8 +148,9 @@ def _text(event: AnyEvent) -> str:
         case TlsStarted() | TlsFailed() | LoggedInElsewhere():
             return _of_link(event)
         case HookFailed():
+            given = "" if event.phase == "outcome" else ", 451 4.3.0 given"
             return (
-                f"hook {event.hook} failed in phase {event.phase}, 451 4.3.0 given:"
+                f"hook {event.hook} failed in phase {event.phase}{given}:"
                 f" {_short(event.error)}"
             )
         case HookSlow():
@@ -285,6 +287,7 @@ def _of_link(event: TlsStarted | TlsFailed | LoggedInElsewhere) -> str:
 
 def _about_message(
     event: MessageDiscarded
+    | RecipientDiscarded
     | RecipientExpanded
     | ReportQueued
     | ReportDropped
@@ -295,6 +298,9 @@ def _about_message(
     match event:
         case MessageDiscarded():
             return f"{event.queue_id}: discarded: {_short(event.reason)}"
+        case RecipientDiscarded():
+            to = event.recipient.to_text()
+            return f"{event.queue_id}: to=<{to}>, discarded: {_short(event.reason)}"
         case RecipientExpanded():
             clone = f", clone={event.clone}" if event.clone else ""
             return (

@@ -19,6 +19,7 @@ from postroom.observe.events import (
     AttemptDone,
     CommandRejected,
     MessageQueued,
+    RecipientDiscarded,
     RecipientExpanded,
     ReportQueued,
 )
@@ -319,7 +320,9 @@ def _senders(event: AnyEvent) -> tuple[str, ...]:
 
 def _recipients(event: AnyEvent) -> tuple[str, ...]:
     match event:
-        case AttemptDone() | RecipientExpanded() | ReportQueued():
+        case (
+            AttemptDone() | RecipientDiscarded() | RecipientExpanded() | ReportQueued()
+        ):
             return (event.recipient.to_text(),)
         case _:
             return ()

@@ -32,7 +32,8 @@ class Changed(NamedTuple):
     """A message on its way into the queue; ``held`` is the reason of a quarantine.
 
     ``refused`` are the recipients that do not get it, with what the client is told;
-    ``unknown`` those that were to be added and are nobody.
+    ``unknown`` those that were to be added and are nobody, ``removed`` those that were
+    accepted and are taken away.
     """
 
     message: Message
@@ -40,6 +41,7 @@ class Changed(NamedTuple):
     held: str = ""
     refused: Mapping[Address, Reply] = MappingProxyType({})
     unknown: Sequence[Address] = ()
+    removed: Sequence[Address] = ()
 
 
 async def apply_changes(
@@ -59,6 +61,7 @@ async def apply_changes(
         people.setdefault(_key(one.recipient.address), []).append(one)
     refused: dict[Address, Reply] = {}
     unknown: list[Address] = []
+    removed: list[Address] = []
     for change in changes:
         match change:
             case Prepend() | Add() | Remove() | Replace():
@@ -79,16 +82,17 @@ async def apply_changes(
                     added = Routed(Recipient(address), routing.to_route())
                     people.setdefault(_key(address), [added])
             case RefuseRecipient(address, reply):
-                those = people.pop(_key(address), ())
+                those = people.pop(_key(address), [])
                 refused |= {one.recipient.address: reply for one in those}
             case RemoveRecipient(address):
-                people.pop(_key(address), None)
+                those = people.pop(_key(address), [])
+                removed += (one.recipient.address for one in those)
             case Quarantine(reason):
                 held = reason
             case _:
                 assert_never(change)
     routed = [one for those in people.values() for one in those]
-    return Changed(message, routed, held, refused, unknown)
+    return Changed(message, routed, held, refused, unknown, removed)
 
 
 def _key(address: Address) -> tuple[str, str]:

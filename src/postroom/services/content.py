@@ -19,7 +19,7 @@ from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 from postroom.mail.trace import received_field
 from postroom.mail.verdict import Accept, Defer, Discard, Reject
-from postroom.observe.events import MessageDiscarded
+from postroom.observe.events import MessageDiscarded, RecipientDiscarded
 from postroom.policy.session import MessageSubject, RouteSubject, Session
 from postroom.route.router import Routing
 from postroom.services.accept import Routed
@@ -31,6 +31,7 @@ from postroom.spool.spool import BodyWriter, SpoolError, SpoolFull
 
 _NO_SPACE = Reply.of(452, "4.3.1", "Insufficient system storage, try again later")
 _SPOOL_ERROR = Reply.of(451, "4.3.0", "Cannot store the message, try again later")
+_NOBODY_LEFT = "policy discarded every recipient"
 _HEADER_TOO_LARGE = Reply.of(552, "5.3.4", "Header block is too large")
 
 
@@ -54,6 +55,8 @@ class Content:
 
     ``finishing`` is what is done to it, if it comes from a user. With ``answers_each``
     the client hears of each recipient; ``refused`` are then those who do not get it.
+    ``thrown_away`` is why policy wants none of it; ``discarded`` are those who do not
+    get it in silence, and why. ``rule`` names the hook that refused it.
 
     Made by ``begin`` or ``begin_now``, ended by ``release`` or ``abandon``.
     """
@@ -75,6 +78,9 @@ class Content:
         self.finishing: Finishing | None = None
         self.answers_each = False
         self.refused: dict[Address, Reply] = {}
+        self.thrown_away: str | None = None
+        self.discarded: list[tuple[Address, str]] = []
+        self.rule = ""
 
     @classmethod
     def begin_now(cls, tools: Tools, generation: Generation) -> "Content | None":
@@ -145,7 +151,7 @@ class Content:
             await self._drop()
             return refusal
         if not envelope.recipients:
-            return await self._discard("policy discarded every recipient")
+            return await self._discard(self.thrown_away or _NOBODY_LEFT)
         try:
             return await self._finish(session, envelope, routings)
         except SpoolError as error:
@@ -173,7 +179,8 @@ class Content:
         match verdict:
             case Accept(changes):
                 pass
-            case Reject(reply=reply) | Defer(reply=reply):
+            case Reject(reply, rule) | Defer(reply, rule):
+                self.rule = rule
                 await self._drop()
                 return reply
             case Discard(reason):
@@ -193,6 +200,7 @@ class Content:
             for address in changed.unknown:
                 what = f"{self.queue_id}: policy added <{address}>, whom nobody knows"
                 self._tools.shop.tell(what, level="warning")
+            self.discarded += ((a, "removed by policy") for a in changed.removed)
         if changed.message.body is not message.body:
             await self._drop()  # its file is nobody's
         if changed.refused:
@@ -211,7 +219,7 @@ class Content:
             if not routed and self.refused:
                 return await self._refuse_all()
             if not routed:
-                return await self._discard("policy discarded every recipient")
+                return await self._discard(_NOBODY_LEFT)
         return await self._keep(changed, envelope, routed)
 
     async def _keep(
@@ -233,6 +241,7 @@ class Content:
             self._writer = writer
             await self._drop()
             raise
+        self._tell_discarded()
         return replies.queued(self.queue_id)
 
     async def _refuse_all(self) -> Reply:
@@ -249,7 +258,7 @@ class Content:
     def _held(self) -> Message:
         chunks = self._chunks
         content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        header, rest, has_separator = split_message(content)
+        header, rest, has_separator = _parted(content)
         return Message(header, MemoryBody(rest), has_separator=has_separator)
 
     async def _stored(self, writer: BodyWriter) -> Message:
@@ -272,12 +281,13 @@ class Content:
             match choice:
                 case Route():
                     chosen.append(Routed(recipient, choice))
-                case Reject(reply=reply) | Defer(reply=reply):
+                case Reject(reply, rule) | Defer(reply, rule):
                     if not self.answers_each:
+                        self.rule = rule
                         return reply
                     self.refused[recipient.address] = reply
-                case Discard():
-                    continue
+                case Discard(reason):
+                    self.discarded.append((recipient.address, reason))
                 case _:
                     assert_never(choice)
         return chosen
@@ -305,11 +315,25 @@ class Content:
         shop.emit(
             MessageDiscarded(utc_us=now_us, queue_id=self.queue_id, reason=reason)
         )
+        self._tell_discarded()
         return replies.queued(self.queue_id)
+
+    def _tell_discarded(self) -> None:
+        """Tell who does not get it, of those that were told 250."""
+        shop = self._tools.shop
+        for address, reason in self.discarded:
+            shop.emit(
+                RecipientDiscarded(
+                    utc_us=shop.now_us(),
+                    queue_id=self.queue_id,
+                    recipient=address,
+                    reason=reason,
+                )
+            )
 
     async def _move_to_disk(self) -> None:
         content = b"".join(self._chunks)
-        header, rest, has_separator = split_message(content)
+        header, rest, has_separator = _parted(content)
         if not (has_separator or b"\n" in rest):  # the header may go on
             self._wait_for_header(content)
             return
@@ -344,3 +368,13 @@ class Content:
     def _spool_failed(self, error: SpoolError) -> Reply:
         self._tools.shop.tell_spool(error)
         return _NO_SPACE if isinstance(error, SpoolFull) else _SPOOL_ERROR
+
+
+def _parted(content: bytes) -> tuple[bytes, bytes, bool]:
+    """Part header and body; the body never goes on with a field of ours.
+
+    A content that begins with a blank would continue the field that is put in front of
+    it (RFC 5322 §2.2.3), and its next lines would be a header that no hook has seen.
+    """
+    header, rest, has_separator = split_message(content)
+    return header, rest, has_separator or content.startswith((b" ", b"\t"))

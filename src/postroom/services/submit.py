@@ -2,6 +2,7 @@
 
 import msgspec
 
+from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Say
@@ -31,7 +32,7 @@ class LocalSubmitter:
         verdict = await generation.chain.decide("mail", session, mail)
         if refused := _refused(verdict):
             return refused
-        thrown_away = isinstance(verdict, Discard)
+        thrown_away = verdict.reason if isinstance(verdict, Discard) else None
         return LocalDraft(self._tools, generation, session, envelope, thrown_away)
 
 
@@ -44,13 +45,14 @@ class LocalDraft:
         generation: Generation,
         session: Session,
         envelope: Envelope,
-        thrown_away: bool,
+        thrown_away: str | None,
     ) -> None:
         self._tools = tools
         self._generation = generation
         self._session = session
         self._envelope = envelope
         self._thrown_away = thrown_away
+        self._discarded: list[tuple[Address, str]] = []
         self._recipients: list[Recipient] = []
         self._routings: list[Routing] = []
         self._content: Content | None = None
@@ -70,7 +72,9 @@ class LocalDraft:
         )
         verdict = await generation.chain.decide("rcpt", self._session, subject)
         refused = _refused(verdict)
-        if refused is None and not isinstance(verdict, Discard):
+        if isinstance(verdict, Discard):
+            self._discarded.append((address, verdict.reason))
+        elif refused is None:
             self._recipients.append(recipient)
             self._routings.append(routing)
         return refused
@@ -94,7 +98,8 @@ class LocalDraft:
         """Judge and keep the whole; returns after the commit."""
         content = self._content
         assert content is not None
-        recipients = () if self._thrown_away else tuple(self._recipients)
+        content.thrown_away, content.discarded = self._thrown_away, self._discarded
+        recipients = () if self._thrown_away is not None else tuple(self._recipients)
         envelope = msgspec.structs.replace(
             self._envelope,
             recipients=recipients,

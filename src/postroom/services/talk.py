@@ -35,24 +35,27 @@ _Event = TypeVar("_Event")
 class Transaction:
     """A message on its way in: what MAIL and RCPT said so far.
 
-    ``routings`` are the recipients' in the same order; ``is_thrown_away`` says that
-    policy takes the message only to throw it away. ``answered`` are those who get an
+    ``routings`` are the recipients' in the same order; ``thrown_away`` is why policy
+    takes the message only to throw it away, None if it does not; ``discarded`` are the
+    recipients for whom it does, and why. ``answered`` are those who get an
     answer of their own after the content; None: all get the same.
     """
 
     __slots__ = (
         "answered",
-        "is_thrown_away",
+        "discarded",
         "mail",
         "named",
         "priority",
         "recipients",
         "routings",
+        "thrown_away",
     )
 
-    def __init__(self, mail: commands.Mail, *, is_thrown_away: bool) -> None:
+    def __init__(self, mail: commands.Mail, thrown_away: str | None = None) -> None:
         self.mail = mail
-        self.is_thrown_away = is_thrown_away
+        self.thrown_away = thrown_away
+        self.discarded: list[tuple[Address, str]] = []
         self.priority = 0
         self.answered: list[Address] | None = None
         self.recipients: list[Recipient] = []
@@ -86,7 +89,7 @@ class Transaction:
             origin = msgspec.structs.replace(origin, protocol=word)
         return Envelope(
             sender=self.mail.address,
-            recipients=() if self.is_thrown_away else tuple(self.recipients),
+            recipients=() if self.thrown_away is not None else tuple(self.recipients),
             origin=origin,
             body=params.body,
             size=params.size,

@@ -81,9 +81,9 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
         refusal = wishes.hold_refusal(talk, event.params)
     if refusal:
         return talk.core.reply(tempo.refused(talk, "MAIL", refusal))
-    is_thrown_away = isinstance(verdict, Discard)
     talk.transaction = Transaction(
-        login.believed(talk, event), is_thrown_away=is_thrown_away
+        login.believed(talk, event),
+        verdict.reason if isinstance(verdict, Discard) else None,
     )
     if event.params.prdr or talk.face.is_lmtp:
         talk.transaction.answered = []
@@ -147,7 +147,9 @@ def _answer_rcpt(
     assert talk.transaction is not None
     if talk.transaction.answered is not None:
         talk.transaction.answered.append(event.address)
-    if not isinstance(verdict, Discard):
+    if isinstance(verdict, Discard):
+        talk.transaction.discarded.append((event.address, verdict.reason))
+    else:
         params = event.params
         recipient = Recipient(event.address, params.notify, params.orcpt)
         talk.transaction.add(recipient, routing)
@@ -186,6 +188,10 @@ async def on_end_of_data(talk: Talk, event: server.EndOfData) -> None:
         return talk.reset()
     envelope = transaction.envelope(talk.origin, talk.tools.shop.clock().utc_us)
     content.answers_each = transaction.answered is not None
+    content.thrown_away, content.discarded = (
+        transaction.thrown_away,
+        transaction.discarded,
+    )
     try:
         reply = await content.finish(
             talk.session,
@@ -201,7 +207,7 @@ async def on_end_of_data(talk: Talk, event: server.EndOfData) -> None:
     if reply.is_positive:
         talk.messages += 1
     else:
-        talk.rejected("DATA", "", reply, "content")
+        talk.rejected("DATA", "", reply, content.rule or "content")
     if content.refused:
         talk.core.reply(*wishes.verdicts(talk, transaction, content.refused, reply))
     else:

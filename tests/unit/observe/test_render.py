@@ -160,6 +160,14 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         events.MessageDiscarded(AT, ID, "trap"),
         f"{ID}: discarded: trap",
     ),
+    "discarded for one": (
+        events.RecipientDiscarded(AT, ID, JOE, "trap\n"),
+        f"{ID}: to=<{JOE}>, discarded: trap\\x0a",
+    ),
+    "observer failed": (
+        events.HookFailed(AT, "site.count", "outcome", "KeyError: 'x'"),
+        "hook site.count failed in phase outcome: KeyError: 'x'",
+    ),
     "hook failed": (
         events.HookFailed(AT, "site.no_spam", "rcpt", "KeyError: 'x'"),
         "hook site.no_spam failed in phase rcpt, 451 4.3.0 given: KeyError: 'x'",

@@ -130,6 +130,26 @@ async def test_what_comes_is_what_is_kept(data: bytes, piece: int) -> None:
         assert files(b) == []
 
 
+@pytest.mark.parametrize("blank", [b" ", b"\t", b" \r\n "])
+@pytest.mark.parametrize("lines", [1, 50], ids=["small", "large"])
+async def test_a_body_that_begins_with_a_blank_does_not_continue_our_fields(
+    blank: bytes, lines: int
+) -> None:
+    @hook.message
+    def mark(session: Any, message: Any) -> Any:
+        return accept(add_header("X-Verdict", "bad"))
+
+    async with bench(Plan(spool=SMALL, hooks=[mark])) as b:
+        b.agents["mailbox"].gate.clear()
+        data = blank + b"but good\r\nSubject: unseen\r\n\r\n" + b"A line\r\n" * lines
+        assert (await send(b, data, piece=1)).is_positive
+        await b.until(lambda: bool(b.agents["mailbox"].attempts))
+        message = b.agents["mailbox"].attempts[0].message
+        assert edited_header(message).endswith(b"\r\nX-Verdict: bad\r\n")
+        assert message.has_separator
+        assert await message.body.read(0, message.body.size) == data
+
+
 @pytest.mark.parametrize(
     ("header_octets_max", "octets", "code"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from postroom import accept, defer, discard, hook, quarantine, reject
+from postroom import accept, defer, discard, hook, quarantine, reject, remove_recipient
 from postroom.mail.envelope import Origin
 from postroom.mail.units import Duration, Size
 from postroom.net.stream import StreamInterrupted, StreamLost, StreamTimeout
@@ -16,6 +16,7 @@ from postroom.observe.events import (
     Lifecycle,
     MessageDiscarded,
     MessageQueued,
+    RecipientDiscarded,
     SessionClosed,
 )
 from postroom.policy.hooks import Function
@@ -142,6 +143,50 @@ async def test_discarding_one_recipient_keeps_the_other() -> None:
         await talk(b, ENVELOPE + more, LETTER + ".\n")
         await b.idle()
         assert b.agents["mailbox"].tried == ["betty@gonzo.test"]
+        (told,) = b.told(RecipientDiscarded)
+        assert (str(told.recipient), told.reason) == ("joe@gonzo.test", "trap")
+        assert told.queue_id == b.told(MessageQueued)[0].queue_id
+
+
+@pytest.mark.parametrize(
+    ("phase", "said", "reason"),
+    [
+        pytest.param("mail", discard("bad sender"), "bad sender", id="mail"),
+        pytest.param("rcpt", discard("trap"), "policy discarded every recipient",
+            id="rcpt"),
+        pytest.param("message", discard("virus"), "virus", id="message"),
+        pytest.param("message", accept(remove_recipient("joe@gonzo.test")),
+            "policy removed every recipient", id="removed"),
+        pytest.param("route", discard("away"), "policy discarded every recipient",
+            id="route"),
+    ],
+)  # fmt: skip
+async def test_the_log_says_why_mail_was_thrown_away(
+    phase: str, said: Any, reason: str
+) -> None:
+    async with bench(Plan(hooks=[refuse(phase, said)])) as b:
+        await talk(b, ENVELOPE + "DATA\n", LETTER + ".\n", "QUIT\n")
+        assert [told.reason for told in b.told(MessageDiscarded)] == [reason]
+        one_by_one = phase in ("rcpt", "route") or reason.endswith("recipient")
+        assert len(b.told(RecipientDiscarded)) == one_by_one
+
+
+async def test_what_was_thrown_away_is_not_told_of_a_message_that_is_refused() -> None:
+    @hook.rcpt
+    def trap(session: Any, rcpt: Any) -> Any:
+        return discard("trap") if rcpt.address.local == "joe" else None
+
+    async with bench(Plan(hooks=[trap, refuse("message", NO)])) as b:
+        more = "RCPT TO:<betty@gonzo.test>\nDATA\n"
+        await talk(b, ENVELOPE + more, LETTER + ".\n")
+        assert not b.told(RecipientDiscarded)
+
+
+@pytest.mark.parametrize("phase", ["message", "route"])
+async def test_a_refused_content_names_the_hook(phase: str) -> None:
+    async with bench(Plan(hooks=[refuse(phase, NO)])) as b:
+        await talk(b, ENVELOPE + "DATA\n", LETTER + ".\n")
+        assert b.told(CommandRejected)[-1].rule == "say"
 
 
 async def test_a_hook_that_raises_is_451_and_nothing_is_kept() -> None:
