@@ -11,6 +11,7 @@ import asyncio
 import gc
 import mmap
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -91,6 +92,8 @@ LOCKED_PAUSE_S = 0.1
 DELIVERY_THREADS = 4
 DRAIN_SHARE = 0.9
 """How much of ``drain_s_max`` goes to what is in hand; the rest is for closing."""
+LINGER_S = 10
+"""So long after ``drain_s_max`` a worker is gone, though its supervisor be dead."""
 
 
 def run_worker(job: Job) -> int:
@@ -101,13 +104,24 @@ def run_worker(job: Job) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_Worker(job).run())
+            return runner.run(_Worker(job, end_within).run())
     except (ConfigError, ValueError) as error:
         print(f"postroom: worker {job.worker}: {error}", file=sys.stderr)
         return EX_CONFIG
     except (SpoolError, OSError) as error:
         print(f"postroom: worker {job.worker}: {error}", file=sys.stderr)
         return EX_TEMPFAIL
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def end_within(seconds: float) -> None:
+    """Have the kernel end this process then, whatever keeps it from ending itself.
+
+    A thread that hangs (a policy module, a dead file server) would make it keep its
+    shard and its addresses for ever where no supervisor lives to kill it.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 _EXPECTED = (ConfigError, ValueError, SpoolError, OSError)
@@ -119,10 +133,18 @@ class _Unwanted(Exception):
 
 
 class _Worker:
-    """Holds what one worker is made of."""
+    """Holds what one worker is made of.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: what it has to do.
+        end_within: is told in how many seconds it has to be gone, once it ends.
+    """
+
+    def __init__(
+        self, job: Job, end_within: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._job = job
+        self._end_within = end_within
         self._config = config = parse(job.config_text, job.config_path)
         self._log = open_log(config.log, config.hostname, zone_offset_s)
         name = f"worker-{job.worker}"
@@ -140,6 +162,7 @@ class _Worker:
         self._lines: list[Line] = []
         self._listeners: list[Listener] = []
         self._prepared: Built | None = None
+        self._wanted = 0  # the generation that is being, or has been, prepared
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
 
@@ -248,6 +271,7 @@ class _Worker:
             emit=self.emit,
             clock=read_now,
             default_domain=config.mailbox.default_domain or config.hostname,
+            domains=lambda: self._users.domains,
             guard=self._guard,
         )
 
@@ -391,22 +415,22 @@ class _Worker:
             async for message in link:
                 await self._do(message, link)
         finally:
-            self._draining.set()  # told to, or the supervisor is gone
+            self._begin_to_drain()  # the supervisor is gone
 
     async def _do(self, message: ToWorker, link: SupervisorLink) -> None:
         match message:
-            case Prepare():
-                await self._prepare(message, link)
+            case Prepare(generation):  # may take long: other orders are heard
+                await self._forget_prepared()
+                self._wanted = generation
+                self._keep(self._prepare(message, link))
             case Renew(keys):
                 self._renew(keys)
-            case Commit():
-                self._swap()
+            case Commit(generation):
+                self._swap(generation)
             case Abort():
-                prepared, self._prepared = self._prepared, None
-                if prepared is not None:
-                    await prepared.aclose()
+                await self._forget_prepared()
             case Drain():
-                self._draining.set()
+                self._begin_to_drain()
             case ReopenLogs():
                 self._log.reopen()
 
@@ -416,14 +440,23 @@ class _Worker:
             config = parse(wanted.config_text, self._job.config_path)
             if fixed := unchangeable(self._config, config):
                 raise ValueError(f"only a restart can change {', '.join(fixed)}")
-            self._prepared = await asyncio.to_thread(
+            built = await asyncio.to_thread(
                 build, number, config, self._ground, self._built, wanted.keys
             )
         except (ConfigError, ValueError, OSError) as error:
             return link.send(Cannot(number, str(error)))
         except Exception as error:  # a bug must not end a worker that works
             return link.send(Cannot(number, repr(error)))
+        if number != self._wanted:
+            return await built.aclose()
+        self._prepared = built
         link.send(Prepared(number))
+
+    async def _forget_prepared(self) -> None:
+        """Throw away what is prepared, or what will be."""
+        prepared, self._prepared, self._wanted = self._prepared, None, 0
+        if prepared is not None:
+            await prepared.aclose()
 
     def _renew(self, keys: Keys) -> None:
         """Use changed certificates for handshakes from now on."""
@@ -435,10 +468,10 @@ class _Worker:
         except ValueError as error:
             self._tell(f"tls: {error}; the certificates before stay in force", "error")
 
-    def _swap(self) -> None:
-        prepared, self._prepared = self._prepared, None
-        if prepared is None:
+    def _swap(self, generation: int) -> None:
+        if self._prepared is None or generation != self._wanted:
             return
+        prepared, self._prepared = self._prepared, None
         before, self._built = self._built, prepared
         self._config = config = prepared.config
         self._retrieve.settings = config.pop3
@@ -448,6 +481,11 @@ class _Worker:
         self._keep(retire(before))
 
     # The end
+
+    def _begin_to_drain(self) -> None:
+        if not self._draining.is_set():
+            self._end_within(self._config.process.drain_s_max + LINGER_S)
+            self._draining.set()
 
     async def _drain(
         self, control: ControlServer, adopting: asyncio.Task[None]

@@ -2,10 +2,15 @@
 
 import asyncio
 import gc
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +32,14 @@ from postroom.admin.link import (
     encode_message,
     read_lines,
 )
-from postroom.app.worker import EX_CONFIG, EX_TEMPFAIL, _Worker, run_worker
+from postroom.app.assembly import Built, build
+from postroom.app.worker import (
+    EX_CONFIG,
+    EX_TEMPFAIL,
+    LINGER_S,
+    _Worker,
+    run_worker,
+)
 from postroom.mail.units import Duration
 from postroom.net.connect import connect, wrap
 from postroom.net.stream import Stream
@@ -248,6 +260,82 @@ async def test_a_bug_while_preparing_ends_no_worker(
         assert isinstance(answer, Cannot)
         assert "bug" in answer.why
         assert not task.done()
+
+
+@asynccontextmanager
+async def slow_to_build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Let generations be built only after this, as if a policy module were stuck."""
+    go_on = threading.Event()
+
+    def build_late(*arguments: Any) -> Built:
+        assert go_on.wait(60)
+        return build(*arguments)
+
+    monkeypatch.setattr("postroom.app.worker.build", build_late)
+    try:
+        yield
+    finally:
+        monkeypatch.setattr("postroom.app.worker.build", build)
+        go_on.set()
+
+
+async def test_a_worker_that_prepares_for_ever_still_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_told in (True, False):
+        async with (
+            working(tmp_path) as (office, task),
+            slow_to_build(monkeypatch),
+        ):
+            stream = await office.call()
+            await said(stream, "220")
+            office.say(Prepare(2, BASE))
+            if is_told:
+                office.say(Drain())
+            else:
+                office.hang_up()
+            async with asyncio.timeout(60):
+                assert await task == 0
+
+
+async def test_what_is_called_off_while_it_is_prepared_is_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as (office, _):
+        async with slow_to_build(monkeypatch):
+            office.say(Prepare(2, BASE))
+            office.say(Abort(2))
+            office.say(Prepare(3, BASE + BANNER))
+        assert await office.hear() == Prepared(3)
+        office.say(Commit(2))  # comes too late
+        office.say(Commit(3))
+        office.say(Prepare(4, BASE))
+        assert await office.hear() == Prepared(4)
+        stream = await office.call()
+        assert "ESMTP Second" in await said(stream, "220")
+
+
+async def test_a_worker_tells_when_it_has_to_be_gone(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    ours, theirs = socket.socketpair()
+    ours.close()
+    told: list[float] = []
+    text = BASE + "[process]\ndrain_s_max = 7\n"
+    asked = job(tmp_path, text, link_fd=theirs.detach())
+    assert await _Worker(asked, told.append).run() == 0
+    gc.unfreeze()
+    assert told == [7 + LINGER_S]
+
+
+def test_the_kernel_ends_a_process_that_cannot_end() -> None:
+    program = """
+import threading
+from postroom.app.worker import end_within
+end_within(0.01)
+threading.Event().wait(600)
+"""
+    ended = subprocess.run((sys.executable, "-c", program), timeout=120, check=False)
+    assert ended.returncode == -signal.SIGALRM
 
 
 async def test_draining_finishes_the_transaction_in_hand(tmp_path: Path) -> None:
