@@ -8,22 +8,13 @@ waits on, as for a forger's guess); what belongs to it but cannot be used is
 
 from typing import Literal, Protocol
 
-import dns.exception
-import dns.flags
 import dns.message
 import dns.name
-import dns.opcode
 import dns.rcode
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
-import dns.rrset
 import msgspec
-from dns.rdtypes.IN.A import A
-from dns.rdtypes.IN.AAAA import AAAA
-from dns.rdtypes.nsbase import NSBase
-from dns.rdtypes.txtbase import TXTBase
 
+from postroom.dns import wire as rr
+from postroom.dns.wire import WireError, WireMessage, WireRecord
 from postroom.mail.now import SECOND_US, Now
 
 RecordType = Literal["MX", "A", "AAAA", "TXT", "PTR", "CNAME"]
@@ -31,9 +22,6 @@ RecordType = Literal["MX", "A", "AAAA", "TXT", "PTR", "CNAME"]
 
 CNAME_CHAIN_MAX = 8
 """How many aliases are followed, one after the other."""
-
-VALUES_MAX = 1000
-"""How many records of one answer are used."""
 
 
 class MxRecord(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -166,10 +154,10 @@ def read_reply(
     if wire[2] & 0x02:  # TC
         return Truncated()
     try:
-        message = dns.message.from_wire(wire, ignore_trailing=True)
+        message = WireMessage(wire, 12 + len(query.question))
         return _judge(message, query, limits, seen)
-    except Exception as error:  # the library meets what a hostile server made up
-        return Refused(f"malformed answer ({type(error).__name__})")
+    except WireError as error:
+        return Refused(f"malformed answer: {error}")
 
 
 def _belongs(wire: bytes, query: Query) -> bool:
@@ -185,15 +173,13 @@ def _belongs(wire: bytes, query: Query) -> bool:
 
 
 def _judge(
-    message: dns.message.Message,
-    query: Query,
-    limits: TtlLimits,
-    seen: frozenset[str],
+    message: WireMessage, query: Query, limits: TtlLimits, seen: frozenset[str]
 ) -> Judgement:
-    rcode = message.rcode()
+    rcode = message.rcode
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         edns = rcode in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
-        return Refused(dns.rcode.to_text(rcode), dislikes_edns=edns)
+        text = dns.rcode.to_text(dns.rcode.Rcode.make(rcode))
+        return Refused(text, dislikes_edns=edns)
     found = _follow(message, query, limits, seen)
     if not isinstance(found, Continues):
         return found
@@ -210,73 +196,72 @@ def _judge(
 
 
 def _follow(
-    message: dns.message.Message,
-    query: Query,
-    limits: TtlLimits,
-    seen: frozenset[str],
+    message: WireMessage, query: Query, limits: TtlLimits, seen: frozenset[str]
 ) -> Records | DnsFailed | Continues:
     """Walk the aliases in an answer to the records, or to where it ends."""
-    sets = {(s.name, s.rdtype): s for s in message.answer if s.rdclass == 1}
-    wanted = dns.rdatatype.from_text(query.rdtype)
-    owner, ttl_us = dns.name.from_text(query.name), limits.ttl_us_max
+    sets: dict[tuple[str, int], list[WireRecord]] = {}
+    for record in message.answer:
+        sets.setdefault((record.owner, record.rdtype), []).append(record)
+    wanted = rr.TYPES[query.rdtype]
+    owner, ttl_us = query.name, limits.ttl_us_max
     seen |= {query.name}
     while True:
         records = sets.get((owner, wanted))
         if records:
-            return _records(records, query.rdtype, min(ttl_us, _ttl_us(records.ttl)))
-        alias = sets.get((owner, dns.rdatatype.CNAME))
+            return _records(message, records, query.rdtype, ttl_us)
+        alias = sets.get((owner, rr.CNAME))
         if not alias:
-            return Continues(_text(owner), seen, ttl_us)
-        owner = alias[0].target
-        if _text(owner) in seen:
+            return Continues(owner, seen, ttl_us)
+        owner = message.name(alias[0])
+        if owner in seen:
             return DnsFailed(f"{query.name}: CNAME loop")
         if len(seen) > CNAME_CHAIN_MAX:
             return DnsFailed(f"{query.name}: more than {CNAME_CHAIN_MAX} CNAMEs")
-        seen |= {_text(owner)}
-        ttl_us = min(ttl_us, _ttl_us(alias.ttl))
+        seen |= {owner}
+        ttl_us = min(ttl_us, _ttl_us(alias[0].ttl_s))
 
 
-def _records(records: dns.rrset.RRset, rdtype: RecordType, ttl_us: int) -> Records:
-    some = list(records)[:VALUES_MAX]
+def _records(
+    message: WireMessage, records: list[WireRecord], rdtype: RecordType, ttl_us: int
+) -> Records:
+    """Read a set of records, each once (RFC 2181 §5); the least TTL counts."""
+    ttl_us = min(ttl_us, *(_ttl_us(record.ttl_s) for record in records))
     if rdtype == "MX":
-        exchanges = tuple(MxRecord(r.preference, _text(r.exchange)) for r in some)
-        return Records((), ttl_us, exchanges)
-    return Records(tuple(_value(r) for r in some), ttl_us)
+        found = (
+            MxRecord(message.number(record), message.name(record, skip=2))
+            for record in records
+        )
+        return Records((), ttl_us, tuple(dict.fromkeys(found)))
+    values = (_value(message, record) for record in records)
+    return Records(tuple(dict.fromkeys(values)), ttl_us)
 
 
-def _value(record: dns.rdata.Rdata) -> str:
-    match record:
-        case A() | AAAA():
-            return str(record.address)
-        case TXTBase():
-            return b"".join(record.strings).decode("latin-1")
-        case NSBase():
-            return _text(record.target)
+def _value(message: WireMessage, record: WireRecord) -> str:
+    match record.rdtype:
+        case rr.A | rr.AAAA:
+            return message.address(record)
+        case rr.TXT:
+            return message.text(record)
         case _:
-            raise ValueError("unreadable record")
+            return message.name(record)
 
 
-def _negative_ttl_us(message: dns.message.Message, limits: TtlLimits) -> int | None:
+def _negative_ttl_us(message: WireMessage, limits: TtlLimits) -> int | None:
     """RFC 2308 §5: the lesser of the SOA's TTL and its MINIMUM field."""
-    for records in message.authority:
-        if records.rdtype == dns.rdatatype.SOA and records.rdclass == 1:
-            ttl_s = min(records.ttl, records[0].minimum)
+    for record in message.authority:
+        if record.rdtype == rr.SOA:
+            ttl_s = min(record.ttl_s, message.soa_minimum_s(record))
             return min(_ttl_us(ttl_s), limits.negative_ttl_us_max)
     return None
 
 
-def _is_referral(message: dns.message.Message) -> bool:
+def _is_referral(message: WireMessage) -> bool:
     """RFC 2308 §2.2: NS records, no SOA, no authority."""
-    authoritative = message.flags & dns.flags.AA
-    return not authoritative and any(
-        records.rdtype == dns.rdatatype.NS for records in message.authority
+    return not message.is_authoritative and any(
+        record.rdtype == rr.NS for record in message.authority
     )
 
 
 def _ttl_us(ttl_s: int) -> int:
     """RFC 2181 §8: with the top bit set it counts as zero."""
     return 0 if ttl_s >= 1 << 31 else ttl_s * SECOND_US
-
-
-def _text(name: dns.name.Name) -> str:
-    return name.to_text(omit_final_dot=True).lower() if len(name) > 1 else ""

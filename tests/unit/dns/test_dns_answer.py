@@ -25,6 +25,7 @@ from postroom.dns.answer import (
     TtlLimits,
     read_reply,
 )
+from postroom.dns.wire import RECORDS_MAX
 
 LIMITS = TtlLimits(ttl_us_max=1000_000_000, negative_ttl_us_max=100_000_000)
 SOA = "ns.test. root.test. 1 2 3 4 50"
@@ -246,3 +247,151 @@ def test_query_with_edns_offers_a_size() -> None:
     assert plain.question == edns.question
     assert dns.message.from_wire(edns.wire).payload == 1232
     assert dns.message.from_wire(plain.wire).edns == -1
+
+
+LONG = ".".join("a" * 120)  # a name of 120 labels, which costs two octets to point at
+
+
+def pointing(query: Query, count: int, data: bytes, rdtype: int) -> bytes:
+    """Answer with records whose owner and data are pointers at the question."""
+    head = query.wire[:2] + b"\x81\x80\0\1" + count.to_bytes(2, "big") + bytes(4)
+    fixed = rdtype.to_bytes(2, "big") + b"\0\1\0\0\0\x3c"
+    record = b"\xc0\x0c" + fixed + len(data).to_bytes(2, "big") + data
+    return head + query.question + record * count
+
+
+POINTING: dict[str, tuple[RecordType, int, bytes]] = {
+    "MX": ("MX", 15, b"\0\x0a\xc0\x0c"),
+    "CNAME": ("MX", 5, b"\xc0\x0c"),
+    "PTR": ("PTR", 12, b"\xc0\x0c"),
+    "of another type": ("MX", 99, b"\xc0\x0c"),
+}
+
+
+@pytest.mark.parametrize(("rdtype", "number", "data"), POINTING.values(), ids=POINTING)
+def test_a_name_pointed_at_is_read_once(
+    rdtype: RecordType, number: int, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer must not keep a worker busy for seconds."""
+    query = Query.make(LONG, rdtype, 1)
+    steps = 0
+
+    def octet(wire: bytes, at: int) -> int:
+        nonlocal steps
+        steps += 1
+        return wire[at]
+
+    monkeypatch.setattr("postroom.dns.wire._octet", octet)
+    count = RECORDS_MAX
+    read_reply(pointing(query, count, data, number), query, LIMITS)
+    assert count < steps < 10 * count, steps
+
+
+def test_more_records_than_anybody_needs_are_refused() -> None:
+    query = Query.make("a.test", "MX", 1)
+    for count, kind in ((RECORDS_MAX, Records), (RECORDS_MAX + 1, Refused)):
+        wire = pointing(query, count, b"\0\x0a\xc0\x0c", 15)
+        assert isinstance(read_reply(wire, query, LIMITS), kind)
+
+
+def test_the_same_record_twice_is_one() -> None:
+    """RFC 2181 §5: there are no duplicates in a set."""
+    query = Query.make("a.test", "MX", 1)
+    found = read_reply(pointing(query, 3, b"\0\x0a\xc0\x0c", 15), query, LIMITS)
+    assert found == Records((), 60_000_000, (MxRecord(10, "a.test"),))
+
+
+def owned(name: bytes) -> bytes:
+    """Answer ``a.test A`` with one record whose owner is written so."""
+    query = Query.make("a.test", "A", 4711)
+    head = query.wire[:2] + b"\x81\x80\0\1\0\1" + bytes(4) + query.question
+    return head + name + b"\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1"
+
+
+BEHIND = len(owned(b"")) - 14  # where the owner begins
+NAMES: dict[str, tuple[bytes, str]] = {
+    "pointer at itself": ((0xC000 | BEHIND).to_bytes(2, "big"), "lead back"),
+    "pointer forwards": ((0xC000 | BEHIND + 4).to_bytes(2, "big"), "lead back"),
+    "pointer at the header": (b"\xc0\x00", "lead back"),
+    "pointer behind the end": (b"\xff\xff", "lead back"),
+    "half a pointer into a loop": (b"\1a" + b"\xc0", "lead back"),
+    "a label of 64 octets": (b"\x40" + b"a" * 64 + b"\0", "no known kind"),
+    "a label of an unknown kind": (b"\x80a\0", "no known kind"),
+    "256 octets": (b"\1a" * 127 + b"\1\0", "too long"),
+    "labels without end": (b"\1a" * 30_000 + b"\0", "too long"),
+    "long with what is pointed at": (b"\1a" * 124 + b"\xc0\x0c", "too long"),
+    "cut off": (b"\x3f", "cut off"),
+}
+
+
+@pytest.mark.parametrize(("name", "why"), NAMES.values(), ids=NAMES)
+def test_names_that_are_none(name: bytes, why: str) -> None:
+    found = read_reply(owned(name), Query.make("a.test", "A", 4711), LIMITS)
+    assert isinstance(found, Refused)
+    assert why in found.reason
+
+
+def test_pointers_behind_one_another_come_to_an_end() -> None:
+    query = Query.make("a.test", "TXT", 4711)
+    head = query.wire[:2] + b"\x81\x80\0\1\0\2" + bytes(4) + query.question
+    start = len(head) + 12
+    chain = b"\xc0\x0c" + b"".join(
+        (0xC000 | start + 2 * n).to_bytes(2, "big") for n in range(200)
+    )
+    fixed = b"\0\x10\0\1\0\0\0\x3c"
+    first = b"\xc0\x0c" + fixed + len(chain).to_bytes(2, "big") + chain
+    last = (0xC000 | start + 2 * 200).to_bytes(2, "big") + fixed + b"\0\0"
+    found = read_reply(head + first + last, query, LIMITS)
+    assert found == Refused("malformed answer: too many pointers behind one another")
+
+
+def test_odd_octets_in_names_are_escaped() -> None:
+    r"""A dot within a label is no end of one: ``a\.test`` is not ``a.test``."""
+    found = read_reply(owned(b"\6a.test\0"), Query.make("a.test", "A", 4711), LIMITS)
+    assert found == NoData(0)
+    query = Query.make("a.test", "PTR", 4711)
+    wire = pointing(query, 1, b"\5a.\xffB!\0", 12)
+    assert read_reply(wire, query, LIMITS) == Records((r"a\046\255b\033",), 60_000_000)
+
+
+DATA: dict[str, tuple[RecordType, int, bytes]] = {
+    "A of three octets": ("A", 1, b"\x7f\0\0"),
+    "A of five octets": ("A", 1, b"\x7f\0\0\1\1"),
+    "AAAA of four octets": ("AAAA", 28, b"\x7f\0\0\1"),
+    "MX of one octet": ("MX", 15, b"\0"),
+    "MX without a name": ("MX", 15, b"\0\x0a"),
+    "MX with something behind": ("MX", 15, b"\0\x0a\xc0\x0c\0"),
+    "TXT without strings": ("TXT", 16, b""),
+    "TXT that is cut off": ("TXT", 16, b"\5abc"),
+    "PTR without end": ("PTR", 12, b"\1a"),
+    "CNAME of nothing": ("A", 5, b""),
+}
+
+
+@pytest.mark.parametrize(("rdtype", "number", "data"), DATA.values(), ids=DATA)
+def test_data_that_makes_no_sense(rdtype: RecordType, number: int, data: bytes) -> None:
+    query = Query.make("a.test", rdtype, 1)
+    assert isinstance(
+        read_reply(pointing(query, 1, data, number), query, LIMITS), Refused
+    )
+
+
+def test_a_short_soa_is_refused() -> None:
+    query = Query.make("a.test", "A", 1)
+    wire = bytearray(pointing(query, 1, b"\0" * 21, 6))
+    wire[6:10] = b"\0\0\0\1"  # it stands in the authority section
+    assert isinstance(read_reply(bytes(wire), query, LIMITS), Refused)
+    wire = bytearray(pointing(query, 1, b"\0" * 21 + b"\5", 6))
+    wire[6:10] = b"\0\0\0\1"
+    assert read_reply(bytes(wire), query, LIMITS) == NoData(5_000_000)
+
+
+def test_response_codes_of_edns() -> None:
+    """RFC 6891 §6.1.3: BADVERS is 16, most of which stands in the OPT record."""
+    query = Query.make("a.test", "A", 1, 1232)
+    reply = make_reply(query)
+    reply.use_edns(0)
+    reply.set_rcode(dns.rcode.BADVERS)
+    assert read_reply(reply.to_wire(), query, LIMITS) == Refused("BADVERS", True)
+    cut = reply.to_wire()[:-2] + b"\0\5"
+    assert isinstance(read_reply(cut, query, LIMITS), Refused)
