@@ -17,12 +17,17 @@ from postroom.limits.grades import grade_of
 from postroom.mail.deliver_by import EXPIRED, has_expired
 from postroom.mail.ids import QueueId
 from postroom.mail.now import MINUTE_US, SECOND_US, Now
-from postroom.mail.outcome import Attempt, Deferred, Delivered, Outcome
+from postroom.mail.outcome import Attempt, Deferred, Outcome
 from postroom.mail.route import Route
-from postroom.observe.events import AttemptDone
-from postroom.policy.session import OutcomeSubject, Session
+from postroom.observe.events import MessageShunted
 from postroom.schedule.destination import PutOff
-from postroom.schedule.scheduler import EXPANSION_HOP, Claim, Scheduler
+from postroom.schedule.scheduler import (
+    EXPANSION_HOP,
+    LOCAL_HOPS,
+    Claim,
+    Scheduler,
+)
+from postroom.services.attempts import Span, Tried, events_of, tell_hooks
 from postroom.services.expand import Expander, HopLane
 from postroom.services.gather import Gatherer, Kept
 from postroom.services.listeners import Listeners
@@ -34,6 +39,7 @@ from postroom.spool.spool import (
     Fenced,
     Lease,
     NewMessage,
+    RecipientState,
     Rest,
     Settle,
     SpoolError,
@@ -49,8 +55,7 @@ so much later than it should that happens at the most."""
 _ELDERS_PAUSE_S = 0.02
 _STEP_US = int(STEP_S * SECOND_US)
 _SETTLE_PAUSE_S = 1.0
-_FAULT_PAUSE_US = 5 * MINUTE_US
-"""When mail is looked at again whose handling was broken off by a fault of ours."""
+_FAULT = Deferred("4.3.0", "internal error")
 
 
 class Parts(NamedTuple):
@@ -61,13 +66,6 @@ class Parts(NamedTuple):
     expander: Expander
     settler: Settler
     listeners: Listeners
-
-
-class Span(NamedTuple):
-    """From when to when something took."""
-
-    began: Now
-    ended: Now
 
 
 class Dispatcher:
@@ -316,7 +314,7 @@ class Dispatcher:
         await self._settle(lease, settled, new)
         agent = lease.route.agent if lease.route else ""
         ended = [i for i, each in enumerate(settled) if each.due_us is None]
-        self._tell(lease, agent, outcomes, settled, ended, Span(now, now))
+        self._tell(Tried(lease, agent, outcomes, settled, Span(now, now)), ended)
         self._parts.listeners.tried(lease.queue_id, len(lease.numbers))
         self._look_for(new)
 
@@ -370,7 +368,17 @@ class Dispatcher:
             else:
                 what = f"{lease.queue_id}: expansion failed: {error!r}"
                 parts.shop.tell(what, level="error")
-            await self._settle(lease, _later(lease, parts.shop.clock()), ())
+            await self._put_back(lease)
+
+    async def _put_back(self, lease: Lease) -> None:
+        """Let an alias that could not be expanded wait, like all that is deferred."""
+        now, count = self._parts.shop.clock(), len(lease.numbers)
+        outcomes = [_FAULT] * count
+        settled, new = await self._judge(lease, outcomes, now)
+        await self._settle(lease, settled, new)
+        self._tell(Tried(lease, "alias", outcomes, settled, Span(now, now)))
+        self._parts.listeners.tried(lease.queue_id, count)
+        self._look_for(new)
 
     def _look_at(self, places: Iterable[HopLane]) -> None:
         now = self._parts.shop.clock()
@@ -381,9 +389,10 @@ class Dispatcher:
     async def _deliver(self, lease: Lease, route: Route) -> Sequence[Outcome]:
         parts = self._parts
         began = parts.shop.clock()
-        outcomes = await self._try(lease, route, began)
+        outcomes, was_asked = await self._try(lease, route, began)
+        heard = outcomes if was_asked else ()
         ended = parts.shop.clock()
-        rest = parts.scheduler.learn(route.hop, outcomes, ended)
+        rest = parts.scheduler.learn(route.hop, heard, ended)
         settled: Sequence[Settle] = done(lease, outcomes)
         new: Sequence[NewMessage] = ()
         due_us = rest.due_us if rest else None
@@ -399,12 +408,13 @@ class Dispatcher:
             await self._settle(lease, settled, new)
         count = len(lease.numbers)
         span = Span(began, ended)
-        self._tell(lease, route.agent, outcomes, settled, range(count), span)
+        self._tell(Tried(lease, route.agent, outcomes, settled, span))
         parts.listeners.tried(lease.queue_id, count)
         self._look_for(new)
-        if parts.shop.generation().chain.has("outcome"):
-            await self._observe(lease, route, outcomes, ended)
-        return outcomes
+        chain = parts.shop.generation().chain
+        if chain.has("outcome"):
+            await tell_hooks(chain, lease, route, outcomes, ended)
+        return heard
 
     def _kept(
         self,
@@ -437,7 +447,10 @@ class Dispatcher:
             what = f"{queue_id}: cannot be reported: {error!r}"
             self._parts.shop.tell(what, level="error")
             for each in kept:
-                await self._settle(each.lease, _later(each.lease, now), ())
+                outcomes = [_FAULT] * len(each.lease.numbers)
+                await self._settle(
+                    each.lease, self._at_fault(each.lease, outcomes, now), ()
+                )
             return
         for each in kept:
             if await self._settle(each.lease, each.settled, new):
@@ -458,67 +471,35 @@ class Dispatcher:
         except Exception as error:  # a bug must not lose, block or repeat mail
             what = f"{lease.queue_id}: cannot be judged: {error!r}"
             self._parts.shop.tell(what, level="error")
-        later_us = now.utc_us + _FAULT_PAUSE_US
-        return [
-            Settle(number)
-            if isinstance(outcome, Delivered)
-            else Settle(number, later_us, "Deferred: internal error")
-            for number, outcome in zip(lease.numbers, outcomes, strict=True)
-        ], ()
+        return self._at_fault(lease, outcomes, now), ()
 
-    def _tell(
-        self,
-        lease: Lease,
-        agent: str,
-        outcomes: Sequence[Outcome],
-        settled: Sequence[Settle],
-        which: Sequence[int],
-        span: "Span",
-    ) -> None:
-        began, ended = span
-        for i in which:
-            self._parts.shop.emit(
-                AttemptDone(
-                    utc_us=ended.utc_us,
-                    queue_id=lease.queue_id,
-                    recipient=lease.envelope.recipients[i].address,
-                    outcome=outcomes[i],
-                    agent=agent,
-                    tries=lease.tries[i] + 1,
-                    delay_us=max(ended.utc_us - lease.envelope.arrival_us, 0),
-                    transfer_us=ended.mono_us - began.mono_us,
-                    next_us=settled[i].due_us or 0,
-                )
-            )
+    def _at_fault(
+        self, lease: Lease, outcomes: Sequence[Outcome], now: Now
+    ) -> Sequence[Settle]:
+        settled = self._parts.settler.at_fault(lease, outcomes, now)
+        aside = [one for one in settled if one.state is RecipientState.SHUNTED]
+        if aside:
+            why = aside[0].status_text
+            self._parts.shop.emit(MessageShunted(now.utc_us, lease.queue_id, why))
+        return settled
 
-    async def _observe(
-        self, lease: Lease, route: Route, outcomes: Sequence[Outcome], now: Now
-    ) -> None:
-        chain = self._parts.shop.generation().chain
-        envelope = lease.envelope
-        session = Session(origin=envelope.origin, opened_us=envelope.arrival_us)
-        for i, outcome in enumerate(outcomes):
-            subject = OutcomeSubject(
-                queue_id=lease.queue_id,
-                recipient=envelope.recipients[i].address,
-                outcome=outcome,
-                sender=envelope.sender,
-                agent=route.agent,
-                tries=lease.tries[i] + 1,
-                delay_us=max(now.utc_us - envelope.arrival_us, 0),
-            )
-            await chain.observe(session, subject)
+    def _tell(self, tried: Tried, which: Sequence[int] | None = None) -> None:
+        for event in events_of(tried, which):
+            self._parts.shop.emit(event)
 
-    async def _try(self, lease: Lease, route: Route, now: Now) -> Sequence[Outcome]:
+    async def _try(
+        self, lease: Lease, route: Route, now: Now
+    ) -> tuple[Sequence[Outcome], bool]:
+        """Make an attempt; also returns whether it says something of its hop."""
         generation = self._parts.shop.generation()  # in use until the attempt ends
         agent = generation.agents.get(route.agent)
         count = len(lease.numbers)
         if lease.envelope.deliver_by and has_expired(lease.envelope, now.utc_us):
-            return [EXPIRED] * count
+            return [EXPIRED] * count, False
         task = asyncio.current_task(self._loop)
         if agent is None or task is None:
             text = f"no delivery agent is called {route.agent}"
-            return [Deferred("4.3.5", text)] * count
+            return [Deferred("4.3.5", text)] * count, False
         attempt = Attempt(
             queue_id=lease.queue_id,
             envelope=lease.envelope,
@@ -539,20 +520,24 @@ class Dispatcher:
             if self._draining:
                 raise
             task.uncancel()
-            return [Deferred("4.4.7", "attempt took too long")] * count
+            # A host that keeps us so long is none to send more to; a disk is.
+            is_away = route.hop not in LOCAL_HOPS
+            text = "attempt took too long"
+            return [Deferred("4.4.7", text, hop_failed=is_away)] * count, is_away
         except Exception as error:  # a bug must not lose or block mail
             self._parts.shop.tell(
                 f"agent {route.agent} failed: {error!r}", level="error"
             )
-            return [Deferred("4.3.0", "internal error")] * count
+            return [_FAULT] * count, False
         finally:
             self._trying.pop(task, None)
-        return outcomes
+        return outcomes, True
 
     async def _settle(
         self, lease: Lease, settled: Sequence[Settle], new: Sequence[NewMessage]
     ) -> bool:
         """Offer the result until the spool takes it; False: the lease was stale."""
+        failures = 0
         while True:
             try:
                 await self._parts.shop.spool.settle(lease, settled, new)
@@ -561,7 +546,10 @@ class Dispatcher:
                 self._tell_fenced(lease)
                 return False
             except SpoolError as error:
-                self._parts.shop.tell_spool(error)
+                failures += 1
+                # Hundreds may wait for days for a disk: not a line of each a second.
+                if failures.bit_count() == 1:
+                    self._parts.shop.tell_spool(error)
                 await asyncio.sleep(_SETTLE_PAUSE_S)
 
     def _tell_fenced(self, lease: Lease) -> None:
@@ -576,11 +564,6 @@ class Dispatcher:
             for recipient in message.recipients:
                 hop = recipient.route.hop if recipient.route else ""
                 self._parts.scheduler.due(hop, recipient.lane, now)
-
-
-def _later(lease: Lease, now: Now) -> list[Settle]:
-    due_us = now.utc_us + _FAULT_PAUSE_US
-    return [Settle(n, due_us, "Deferred: internal error") for n in lease.numbers]
 
 
 def _hop_of(lease: Lease) -> str:

@@ -35,6 +35,7 @@ from postroom.observe.events import AttemptDone, RecipientExpanded
 from postroom.route.drive import drive
 from postroom.route.expansion import Child, Course, Expansion, Problem
 from postroom.route.routing import RoutingFailed
+from postroom.services.attempts import Span, Tried, events_of
 from postroom.services.lanes import lane_of
 from postroom.services.listeners import Listeners
 from postroom.services.report import Reported, Reporter
@@ -203,10 +204,11 @@ class Expander:
         """Settle a recipient that is not expanded now, or not at all."""
         one = _only(lease, index)
         now = self._shop.clock()
-        if isinstance(outcome, Failed):
-            self._tell_failed(lease, one.envelope.recipients[0], outcome, now)
         settled, new = await self._settler.judge(one, [outcome], now)
         await self._shop.spool.settle(one, settled, new)
+        tried = Tried(one, "alias", [outcome], settled, Span(now, now))
+        for event in events_of(tried):
+            self._shop.emit(event)
         self._listeners.tried(lease.queue_id, 1)
 
     def _tell_failed(

@@ -16,16 +16,34 @@ from postroom.mail.deliver_by import LATE_STATUS, deadline_us, is_late, is_retur
 from postroom.mail.envelope import released_us
 from postroom.mail.headers import edited_header
 from postroom.mail.ids import to_number
-from postroom.mail.now import Now
+from postroom.mail.now import MINUTE_US, Now
 from postroom.mail.outcome import Deferred, Delivered, Failed, Outcome
 from postroom.mail.reported import ReportKind
-from postroom.schedule.retry import Deferral, Expire, Retry, verdict_on_deferral
+from postroom.schedule.retry import (
+    Deferral,
+    Expire,
+    Retry,
+    expires_us,
+    verdict_on_deferral,
+)
 from postroom.schedule.settings import RetrySettings
 from postroom.services.report import Reported, Reporter, wants
-from postroom.spool.spool import Lease, NewMessage, Patience, Settle
+from postroom.spool.spool import (
+    Lease,
+    NewMessage,
+    Patience,
+    RecipientState,
+    Settle,
+)
 
 Happened = dict[ReportKind, list[Reported]]
 """What there is to report, by kind."""
+
+_FAULT_PAUSE_US = 5 * MINUTE_US
+"""When mail is looked at again, at the soonest, whose handling was broken off by a
+fault of ours."""
+_FAULT_AGE_SHARE = 8
+"""The older it is, the longer it waits then: one part in so many of its age."""
 
 
 class Settler:
@@ -110,6 +128,29 @@ class Settler:
                 reported = Reported(lease.envelope.recipients[index], outcome)
                 happened.setdefault(kind, []).append(reported)
         return settled, happened
+
+    def at_fault(
+        self, lease: Lease, outcomes: Sequence[Outcome], now: Now
+    ) -> list[Settle]:
+        """Return what becomes of recipients that a bug of ours keeps from judgement.
+
+        What was delivered is gone, the rest waits. It does not go round for ever: when
+        its time is over it is put aside for an operator, since its end cannot be told.
+        """
+        sender_is_null = lease.envelope.sender.is_null
+        begun_us = released_us(lease.envelope)
+        end_us = expires_us(begun_us, self._retry, sender_is_null=sender_is_null)
+        state, text = RecipientState.READY, "Deferred: internal error"
+        if now.utc_us >= end_us:
+            state, text = RecipientState.SHUNTED, "expired; the sender cannot be told"
+        age_us = now.utc_us - begun_us
+        due_us = now.utc_us + max(_FAULT_PAUSE_US, age_us // _FAULT_AGE_SHARE)
+        return [
+            Settle(number)
+            if isinstance(outcome, Delivered)
+            else Settle(number, due_us, text, state=state)
+            for number, outcome in zip(lease.numbers, outcomes, strict=True)
+        ]
 
     def _verdict(
         self, lease: Lease, index: int, now: Now, due_us: int | None

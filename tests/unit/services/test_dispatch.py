@@ -17,6 +17,7 @@ from postroom.mail.units import Duration
 from postroom.observe.events import (
     AttemptDone,
     Lifecycle,
+    MessageShunted,
     ReportDropped,
     ReportQueued,
     SpoolFailed,
@@ -104,6 +105,7 @@ async def test_an_attempt_that_takes_too_long_is_cut_off_and_deferred() -> None:
         await b.rescan(61)
         (entry,) = await b.queue()
         assert entry.recipients[0].status_text == "Deferred: attempt took too long"
+        assert b.scheduler.resting_until_us("whizzer.test"), "more would hang there"
         assert b.is_balanced()
 
 
@@ -118,6 +120,17 @@ async def test_a_result_is_not_forgotten_while_the_spool_fails(
         assert await b.queue() == []
         assert len(b.told(SpoolFailed)) == 2
         assert b.is_balanced()
+
+
+async def test_a_disk_that_fails_for_long_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("postroom.services.dispatch._SETTLE_PAUSE_S", 0.001)
+    async with bench() as b:
+        b.spool.faults["settle"] = [SpoolError("disk") for _ in range(100)]
+        await queue(b, JOE)
+        assert await b.queue() == []
+        assert len(b.told(SpoolFailed)) == 7, "1, 2, 4, ... 64"
 
 
 async def test_a_result_survives_the_time_limit_of_its_attempt(
@@ -335,6 +348,53 @@ async def test_a_bug_while_judging_loses_nothing_and_repeats_nothing(
         await b.rescan(3600)
         assert [r.kind for r in b.told(ReportQueued)] == ["failed"]
         assert b.agents["smtp"].tried.count("good@whizzer.test") == 1
+
+
+async def test_what_can_never_be_judged_is_put_aside_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It must not go round for ever, nor vanish without a word to anybody."""
+    async with bench(Plan(script={JOE: [NEVER]})) as b:
+
+        async def broken(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("bug")
+
+        monkeypatch.setattr("postroom.services.report.Reporter.report", broken)
+        await queue(b, JOE)
+        await deliver_all(b)
+        (entry,) = await b.queue()
+        (recipient,) = entry.recipients
+        assert recipient.state == "shunted"
+        assert recipient.status_text == "expired; the sender cannot be told"
+        assert [told.queue_id for told in b.told(MessageShunted)] == [entry.queue_id]
+        assert len(b.agents["smtp"].tried) < 60
+        assert b.is_balanced()
+
+
+@pytest.mark.parametrize(
+    "nothing_heard",
+    [
+        pytest.param([ValueError("a bug")], id="agent-raises"),
+        pytest.param([], id="agent-missing"),
+    ],
+)
+async def test_what_the_host_did_not_say_does_not_make_it_alive(
+    nothing_heard: list[Outcome | Exception],
+) -> None:
+    """Its rests go on growing: else a dead host would be asked each minute."""
+    script = {JOE: [HOP_DOWN, *nothing_heard, HOP_DOWN]}
+    async with bench(Plan(script=script)) as b:
+        await queue(b, JOE)
+        agent = b.agents["smtp"]
+        if not nothing_heard:
+            del b.agents["smtp"]
+        await b.rescan(120)
+        b.agents["smtp"] = agent
+        await b.rescan(600)
+        rest = b.shard.rest_of("whizzer.test")
+        assert rest is not None
+        assert rest.until_us - b.clock.utc_us > 90 * SECOND_US
+        assert b.is_balanced()
 
 
 async def test_outcome_hooks_see_every_recipient() -> None:

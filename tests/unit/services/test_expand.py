@@ -183,6 +183,9 @@ async def test_a_table_that_fails_defers_and_then_goes_on() -> None:
         (entry,) = await b.queue()
         assert entry.recipients[0].status_text == "Deferred: aliases:1: broken"
         assert entry.recipients[0].tries == 1
+        [told] = b.told(AttemptDone)
+        assert told.outcome == Deferred("4.3.0", "aliases:1: broken")
+        assert told.next_us == entry.recipients[0].due_us
         assert b.is_balanced()
         b.aliases.fault = ""
         await b.rescan(3600)
@@ -199,6 +202,29 @@ async def test_a_table_that_never_comes_back_ends_in_a_report() -> None:
             await b.rescan(4 * 3600)
         kinds = [report.kind for report in b.told(ReportQueued)]
         assert kinds == ["delayed", "failed"]
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("a bug"), SpoolError("this entry cannot be stored")]
+)
+async def test_an_expansion_that_never_succeeds_ends_in_a_report(
+    fault: Exception,
+) -> None:
+    async with bench(Plan(aliases={"all": ["joe"]})) as b:
+        await b.shard.accept(b.letter(":all@gonzo.test", sender="ann@far.test"))
+        for _ in range(50):
+            b.spool.faults["expand"] = [fault]
+            await b.rescan(4 * 3600)
+        kinds = [report.kind for report in b.told(ReportQueued)]
+        assert kinds == ["delayed", "failed"]
+        texts = {
+            told.outcome.text
+            for told in b.told(AttemptDone)
+            if "all@" in str(told.recipient)
+        }
+        assert texts == {"internal error"}
         assert await b.queue() == []
         assert b.is_balanced()
 
