@@ -75,7 +75,7 @@ class MailboxAgent:
         self._memory_octets_max = settings.memory_octets_max
         self._pool = pool
         self._started_us = started_us
-        self._which = which
+        self.which = which
         self._hostname = hostname
         self._groups = _Groups(store, pool)
 
@@ -179,7 +179,7 @@ class MailboxAgent:
     ) -> Outcome | None:
         """Write all of the message; returns an outcome if that failed."""
         body, offset = attempt.message.body, 0
-        mailbox = self._which(attempt.envelope.recipients[i].address)
+        mailbox = self.which(attempt.envelope.recipients[i].address)
         piece = _trace(attempt, i) + _header(attempt)
         while True:
             failed = await self._run(_write, incoming, mailbox, piece)
@@ -196,7 +196,7 @@ class MailboxAgent:
         envelope = attempt.envelope
         arrival_us = envelope.arrival_us
         return Parcel(
-            mailbox=self._which(envelope.recipients[i].address),
+            mailbox=self.which(envelope.recipients[i].address),
             queue_id=attempt.queue_id,
             number=attempt.numbers[i],
             sender=envelope.sender.to_text(),

@@ -233,7 +233,11 @@ def _agents(
             user = routing.user
         elif isinstance(routing, Waiting):
             routing.close()
-        return MailboxName(user.lower(), address.domain_key or config.hostname)
+        domain = address.domain_key
+        if domain in ("", "localhost") or domain.startswith("["):
+            # By these names we are ourselves: as who logs in without a domain.
+            domain = config.mailbox.default_domain or config.hostname
+        return MailboxName(user.lower(), domain)
 
     mailboxes = MailboxAgent(
         ground.store,

@@ -58,6 +58,7 @@ def run_check(path: str) -> CheckReport:
         *_name_findings(config),
         *listen_findings(config),
         *_relay_findings(config),
+        *_mailbox_findings(config),
         *limit_findings(config),
         *_space_findings(config),
         *directory_findings(config),
@@ -131,3 +132,13 @@ def _relay_findings(config: Config) -> Findings:
                 f'policy.relay_networks: "{text}" is more than any one network: '
                 "strangers may relay"
             )
+
+
+def _mailbox_findings(config: Config) -> Findings:
+    mailbox, domains = config.mailbox, config.route.local_domains
+    if "{domain}" not in mailbox.path or mailbox.default_domain or not domains:
+        return
+    yield warning(
+        "mailbox.default_domain: is empty, so who logs in without a domain finds the "
+        f'mailbox in "{config.hostname}": set it, for example to "{domains[0]}"'
+    )

@@ -19,7 +19,9 @@ class MailboxSettings(
     it. Directories below the last one without either are made as needed (mode 0700)
     and are never reached through symbolic links."""
     default_domain: str = ""
-    """What ``{domain}`` is for a POP3 login without one."""
+    """What ``{domain}`` is for a POP3 login without one, and for mail to
+    ``localhost``, an address literal or no domain; empty: ``hostname``. A login with
+    one of our domains (``joe@a.test``) opens the mailbox there."""
     lock_timeout: Duration = Duration.from_text("10s")
     """How long a delivery to an mbox waits for its locks before it is deferred."""
     lock_stale: Duration = Duration.from_text("5m")

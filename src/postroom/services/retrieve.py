@@ -7,7 +7,7 @@ passwords and the time between logins are limited for the whole system.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Executor
 from contextlib import aclosing
 from ipaddress import ip_address
@@ -85,6 +85,8 @@ class RetrieveTools(NamedTuple):
     """What every session of this worker works with.
 
     ``guard`` gives what a listener's connections are encrypted with from the start.
+    ``domains`` are ours, in lower case: a login in one of them means the mailbox there,
+    any other login the one in ``default_domain``.
     """
 
     store: Store
@@ -94,6 +96,7 @@ class RetrieveTools(NamedTuple):
     emit: Callable[[AnyEvent], None]
     clock: Callable[[], Now]
     default_domain: str = ""
+    domains: Callable[[], Collection[str]] = tuple
     guard: Callable[[str], Guard | None] = lambda _: None
 
 
@@ -273,7 +276,7 @@ class _Pop3Session:
         found = await self._tools.authenticate(event.user, event.password, self.origin)
         match found:
             case str():
-                await self._logged_in(found)
+                await self._logged_in(event.user, found)
             case LoginUnavailable():
                 self._tell_failed(event.user, found.reason)
                 text = "login is not possible just now, try again later"
@@ -298,7 +301,7 @@ class _Pop3Session:
             await asyncio.sleep(delay.seconds)
         self._connection.login_refused("AUTH", "wrong user or password")
 
-    async def _logged_in(self, user: str) -> None:
+    async def _logged_in(self, login: str, user: str) -> None:
         tools, connection = self._tools, self._connection
         if self._comes_too_soon(user):
             # RFC 2449 §8.1.1: said to PASS, after the password was found right.
@@ -314,7 +317,7 @@ class _Pop3Session:
                 mechanism="USER",
             )
         )
-        opened = await self._open(MailboxName.of_login(user, tools.default_domain))
+        opened = await self._open(self._mailbox_of(login, user))
         match opened:
             case InUse():
                 text = "mailbox is open in another session"
@@ -329,6 +332,12 @@ class _Pop3Session:
             case _:
                 self._reader = MailboxReader(opened, tools.pool, self._settings)
                 connection.login_accepted(opened.sizes, opened.uids)
+
+    def _mailbox_of(self, login: str, user: str) -> MailboxName:
+        domain = login.rpartition("@")[2].lower()
+        if domain not in self._tools.domains():
+            domain = self._tools.default_domain
+        return MailboxName.of_login(user, domain)
 
     def _comes_too_soon(self, user: str) -> bool:
         delay = self._settings.login_delay

@@ -5,13 +5,16 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from postroom.agents.mailbox import MailboxAgent
 from postroom.app.assembly import Built, Ground, build, retire, unchangeable
 from postroom.auth.users import Users
 from postroom.config.load import parse
 from postroom.config.settings import Config
 from postroom.limits.shared import SharedCounters
+from postroom.mail.address import Address
 from postroom.mailbox.stores import open_store
 from postroom.observe.events import AnyEvent
 from postroom.testing.workbench import JumpingClock
@@ -67,6 +70,32 @@ async def test_a_small_configuration_has_all_agents(yard: Yard) -> None:
     built = yard.build()
     assert sorted(built.generation.agents) == ["discard", "lmtp", "mailbox", "smtp"]
     assert built.own.is_name("gonzo.test")
+    await built.aclose()
+
+
+MAILBOXES = {
+    "of a domain": ("joe@b.test", "joe@b.test"),
+    "of the hostname": ("Joe+list@gonzo.test", "joe@gonzo.test"),
+    "of no domain": ("joe", "joe@home.test"),
+    "of this machine": ("joe@localhost", "joe@home.test"),
+    "of a literal": ("joe@[127.0.0.1]", "joe@home.test"),
+}
+
+
+@pytest.mark.parametrize("case", MAILBOXES)
+async def test_which_mailbox_an_address_has(yard: Yard, case: str) -> None:
+    address, mailbox = MAILBOXES[case]
+    (yard.directory / "users").write_text("joe\n")
+    yard.users.refresh()
+    config = yard.config('local_domains = ["b.test"]\n')
+    config = msgspec.structs.replace(
+        config,
+        mailbox=msgspec.structs.replace(config.mailbox, default_domain="home.test"),
+    )
+    built = build(1, config, yard.ground, None)
+    agent = built.generation.agents["mailbox"]
+    assert isinstance(agent, MailboxAgent)
+    assert str(agent.which(Address.from_text(address))) == mailbox
     await built.aclose()
 
 

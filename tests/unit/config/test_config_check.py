@@ -134,6 +134,12 @@ WARNINGS = {
         '[policy]\nrelay_networks = ["64.0.0.0/2"]\n[spool]',
         "strangers may relay",
     ),
+    "mailboxes by domain": (
+        'aliases = "aliases"\n[spool]\ndirectory = "spool"\n[mailbox]\npath = "mail/',
+        'local_domains = ["whizzer.test"]\naliases = "aliases"\n'
+        '[spool]\ndirectory = "spool"\n[mailbox]\npath = "mail/{domain}/',
+        'finds the mailbox in "mx.whizzer.test": set it, for example to "whizzer.test"',
+    ),
     "POP3 for others": (
         '127.0.0.1:2525"',
         '0.0.0.0:2110"\nservice = "pop3"',

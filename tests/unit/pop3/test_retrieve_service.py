@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ async def authenticate(
 ) -> str | LoginUnavailable | None:
     if user == "slow":
         return LoginUnavailable("queue is full")
-    return user.lower() if password == "secret" else None
+    return user.partition("@")[0].lower() if password == "secret" else None
 
 
 class Office:
@@ -84,6 +85,8 @@ class Office:
             counters=self.counters,
             emit=self.events.append,
             clock=read_now,
+            default_domain="home.test",
+            domains=lambda: ("home.test", "b.test"),
         )
         ours, theirs = socket.socketpair()
         stream = await wrap(ours)
@@ -322,6 +325,29 @@ async def test_login_delay(office: Office) -> None:
         assert (await client.login()).startswith("-ERR [LOGIN-DELAY] ")
     async with office.client(settings) as client:
         assert (await client.login("betty")).startswith("+OK")
+
+
+BY_DOMAIN = {
+    "no domain": ("joe", "home.test"),
+    "one of ours": ("joe@b.test", "b.test"),
+    "in another case": ("joe@B.Test", "b.test"),
+    "not ours": ("joe@c.test", "home.test"),
+    "an empty one": ("joe@", "home.test"),
+    "a path": ("joe@../b.test", "home.test"),
+}
+
+
+@pytest.mark.parametrize("case", BY_DOMAIN)
+async def test_a_login_opens_the_mailbox_of_its_domain(
+    office: Office, tmp_path: Path, case: str
+) -> None:
+    login, domain = BY_DOMAIN[case]
+    path = f"{tmp_path}/{{domain}}/{{user}}"
+    office.store = Maildirs(MailboxSettings(path=path), "mx.test")
+    async with office.client() as client:
+        assert (await client.login(login)).startswith("+OK")
+    assert os.listdir(tmp_path) == [domain]
+    assert os.listdir(tmp_path / domain) == ["joe"]
 
 
 UNUSABLE = {
