@@ -98,6 +98,7 @@ def place(request: pytest.FixtureRequest, world: World) -> Iterator[Place]:
         "policy": {"module": "policy.py"},
         "route": {"aliases": "aliases", "routes": "routes"},
         "deliver": {"scan_interval": "1s"},
+        "schedule.retry": {"first_wait": "5m", "longest_wait": "5m"},
     }
     host = world.host(domain, number, settings)
     (host.directory / "policy.py").write_text(POLICY)
