@@ -65,6 +65,18 @@ class TestExpansion:
             (2, "pals"),
         ]
 
+    async def test_a_recipient_yet_to_be_expanded_is_no_copy(
+        self, spool: Spool, letters: Letters
+    ) -> None:
+        r"""It may stand for others: ``joe: ann`` and ``pals: \joe``."""
+        new = letters.letter(":joe", ":pals")
+        joe, pals = await spool.accept(new, claim=True)
+        assert await spool.expand(pals, 1, [letters.recipient("joe")], None) == 1
+        children = [letters.recipient("ann"), letters.recipient("joe")]
+        assert await spool.expand(joe, 0, children, None) == 1
+        [entry] = await entries(spool)
+        assert [r.address for r in entry.recipients] == ["joe", "ann"]
+
     async def test_numbers_are_never_used_twice(
         self, spool: Spool, letters: Letters, clock: HandClock
     ) -> None:

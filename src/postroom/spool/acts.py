@@ -19,6 +19,7 @@ from postroom.spool.spool import NewRecipient, RecipientState
 
 _READY, _EXPANDING, _HELD, _SHUNTED = RecipientState
 _WITHOUT_ROUTE = "hop = '', agent = '', rule = ''"
+# One that came with the message and has no agent is an alias itself: no copy yet.
 _THERE = """
 WITH wanted(address) AS MATERIALIZED (SELECT value FROM json_each(?2))
 SELECT CAST(json_group_array(address) AS BLOB) FROM (
@@ -27,7 +28,7 @@ SELECT CAST(json_group_array(address) AS BLOB) FROM (
         AND address IN (SELECT address FROM wanted)
     UNION ALL
     SELECT address FROM recipients
-    WHERE message = ?1 AND number < ?3 AND number <> ?4
+    WHERE message = ?1 AND number < ?3 AND number <> ?4 AND agent <> ''
         AND address IN (SELECT address FROM wanted))
 """
 _ADDRESSES = msgspec.json.Decoder(list[str])
