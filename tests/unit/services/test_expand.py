@@ -81,6 +81,15 @@ async def test_targets_that_get_nothing_are_reported(
         assert b.is_balanced()
 
 
+async def test_a_user_behind_an_alias_that_was_named_too_gets_a_copy() -> None:
+    aliases = {"joe": ["x@far.test"], "pals": ["\\joe"]}
+    async with bench(Plan(aliases=aliases)) as b:
+        await send(b, "pals", "joe")
+        assert sorted(tried(b)) == ["joe@gonzo.test", "x@far.test"]
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
 async def test_a_long_list_comes_in_chunks() -> None:
     async with bench(Plan(aliases={"all": MEMBERS})) as b:
         await send(b, "all")
