@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import click
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from postroom.cli.options import (
 from postroom.cli.whole import entries_of, on_queue
 from postroom.cli.words import console, plain, rough
 from postroom.net.clock import read_now, zone_offset_s
+from postroom.observe.render import json_line
 from postroom.spool.spool import Entry
 
 TABLE_ROWS = 500
@@ -118,7 +118,7 @@ async def _print_json(entries: AsyncIterator[Entry], most: int) -> None:
     async for entry in entries:
         if most and shown == most:
             return
-        click.echo(msgspec.json.encode(entry))
+        click.echo(json_line(entry))
         shown += 1
 
 

@@ -10,6 +10,7 @@ from postroom.admin.whole import WholeQueue
 from postroom.cli.options import config_option, json_option, load_or_fail
 from postroom.cli.whole import on_queue
 from postroom.cli.words import console, octets, plain
+from postroom.observe.render import json_line
 from postroom.spool.shape import AGES_US, HopShape, SenderShape, Shape
 
 TOP = 20
@@ -48,7 +49,7 @@ def stat(path: str, as_json: bool, top: int, totals: bool) -> None:
     some = top or None
     if as_json:
         senders, hops = shape.senders[:some], shape.hops[:some]
-        click.echo(msgspec.json.encode(Stat(counts, AGES_US, hops, senders)))
+        click.echo(json_line(Stat(counts, AGES_US, hops, senders)))
         return
     _print_totals(counts)
     if shape.hops:

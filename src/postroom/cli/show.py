@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Sequence
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 
 import click
@@ -34,6 +34,7 @@ from postroom.mail.headers import find, find_all
 from postroom.mail.units import Duration
 from postroom.net.clock import read_now
 from postroom.observe.events import AnyEvent
+from postroom.observe.render import json_line
 from postroom.observe.traces import Traces
 from postroom.spool.spool import Entry, EntryRecipient, QueueFilter
 
@@ -41,6 +42,7 @@ ROWS_A_TABLE = 500
 HOPS_ASKED_MAX = 20
 _FIELDS = ("From", "To", "Cc", "Subject", "Date")
 _FIELD_CHARACTERS_MAX = 400
+_FIELD_OCTETS_MAX = 4_000
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -76,7 +78,7 @@ def show(path: str, queue_id: str, content: bool, as_json: bool) -> None:
             return False
         shown = await _gather(config, whole, entry)
         if as_json:
-            click.echo(msgspec.json.encode(await _complete(whole, shown)))
+            click.echo(json_line(await _complete(whole, shown)))
         else:
             await _print(whole, shown)
         if content:
@@ -116,7 +118,7 @@ def _summary(head: bytes) -> dict[str, str]:
     for name in _FIELDS:
         value = find(head, name)
         if value is not None:
-            found[name] = _decoded(value)[:_FIELD_CHARACTERS_MAX]
+            found[name] = _decoded(value[:_FIELD_OCTETS_MAX])[:_FIELD_CHARACTERS_MAX]
     found["Received"] = messages(len(find_all(head, "Received"))).replace(
         "message", "field"
     )
@@ -126,9 +128,11 @@ def _summary(head: bytes) -> dict[str, str]:
 def _decoded(value: bytes) -> str:
     text = value.decode("utf-8", "replace")
     try:
-        return str(make_header(decode_header(text)))
-    except (HeaderParseError, LookupError, ValueError):
+        decoded = str(make_header(decode_header(text)))
+    except (MessageError, LookupError, ValueError):
         return text  # not as RFC 2047 wants it: as it stands
+    # A charset may stand for what is no character: half a surrogate pair.
+    return decoded.encode("utf-8", "replace").decode("utf-8")
 
 
 async def _print(whole: WholeQueue, shown: Shown) -> None:

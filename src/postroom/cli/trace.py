@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-import msgspec
 
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
 from postroom.admin.whole import WholeQueue
@@ -28,6 +27,7 @@ from postroom.cli.whole import on_queue
 from postroom.cli.words import moment, printable
 from postroom.config.settings import Config
 from postroom.net.clock import read_now
+from postroom.observe.render import json_line
 from postroom.observe.traces import MESSAGES_MAX, Found, Search, Story, Traces
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import Entry
@@ -138,9 +138,9 @@ def _waiting(config: Config, found: Found, search: Search) -> dict[str, Entry]:
 
 def _print_json(found: Found) -> None:
     for story in found.stories:
-        click.echo(msgspec.json.encode(story))
+        click.echo(json_line(story))
     for refusal in found.refusals:
-        click.echo(msgspec.json.encode(refusal))
+        click.echo(json_line(refusal))
 
 
 def _print(found: Found, waiting: dict[str, Entry]) -> None:

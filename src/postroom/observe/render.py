@@ -49,8 +49,9 @@ VALUE_CHARACTERS_MAX = 203
 
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _encode = msgspec.json.Encoder().encode
-# DEL, C1 controls and the Unicode line ends: legal in JSON, but some tools break there.
-_NOT_A_LINE = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+# DEL, C1 controls, the Unicode line ends, and what turns the direction of writing:
+# legal in JSON, but some tools break there, and terminals obey.
+_NOT_A_LINE = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 # What log tools know the agents by.
@@ -78,12 +79,15 @@ def event_text(event: AnyEvent) -> str:
     return _escape(_text(event))
 
 
-def json_line(event: AnyEvent) -> bytes:
-    """Return an event as one JSON object with its ``type``, without a line end."""
+def json_line(value: object) -> bytes:
+    """Return an event as one JSON object with its ``type``, without a line end.
+
+    Whatever else can be JSON is written alike: one line, harmless to a terminal.
+    """
     try:
-        line = _encode(event)
+        line = _encode(value)
     except UnicodeEncodeError:  # octets of a peer that are no UTF-8
-        line = _encode(_encodable(msgspec.to_builtins(event)))
+        line = _encode(_encodable(msgspec.to_builtins(value)))
     if line.isascii() and b"\x7f" not in line:
         return line
     return _NOT_A_LINE.sub(lambda m: f"\\u{ord(m[0]):04x}", line.decode()).encode()

@@ -169,6 +169,38 @@ def test_show_is_harmless_and_decoded(config: Path, ids: list[str]) -> None:
     assert as_json["header"]["From"] == "Betty <betty@gonzo.test>"
 
 
+@pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(b"=?x\xff?Q?a?=", id="charset-that-is-none"),
+        pytest.param(b"=?utf-7?Q?+2AA-?=", id="half-a-surrogate-pair"),
+        pytest.param(b"=?unicode_escape?Q?=5Cud800?=", id="another-half"),
+        pytest.param(b"\xc2\x9b31m", id="C1"),
+        pytest.param(b"=?utf-8?q?=1B[31m=0D=0A?=", id="encoded-controls"),
+        pytest.param("\u202edaed\u2069".encode(), id="direction"),
+        pytest.param(b"=?punycode?Q?" + b"9" * 100_000 + b"?=", id="long"),
+    ],
+)
+def test_no_subject_keeps_a_message_from_being_shown(
+    config: Path, ids: list[str], subject: bytes
+) -> None:
+    async def fill() -> str:
+        settings = load(str(config)).spool
+        shard = await open_shard(settings.directory, 0, settings, clock=read_now)
+        new = Letters(shard).letter("joe@whizzer.test")
+        message = Message(b"Subject: " + subject + b"\r\n", MemoryBody(BODY))
+        await shard.accept(msgspec.structs.replace(new, message=message))
+        await shard.aclose()
+        return str(new.queue_id)
+
+    queue_id = asyncio.run(fill())
+    for words in ([], ["--json"]):
+        shown = call(config, "queue", "show", queue_id, *words)
+        assert shown.exit_code == 0, shown.output
+        told = shown.stdout.replace("\n", "")
+        assert told.isprintable(), ascii(told)
+
+
 def test_export_to_files(config: Path, ids: list[str], tmp_path: Path) -> None:
     home = tmp_path / "out"
     done = call(config, "queue", "export", "--all", "--directory", str(home))

@@ -232,6 +232,7 @@ def test_what_a_peer_wrote_stays_in_one_line(hostile: str, shown: str) -> None:
     assert event_text(event).endswith(f"authid={shown}")
     line = json_line(event)
     assert len(line.decode().splitlines()) == 1
+    assert line.decode().isprintable() or "\U000e0001" in hostile
     assert msgspec.json.decode(line)["type"] == "LoginFailed"
 
 
