@@ -54,7 +54,9 @@ class DotLock:
     Args:
         folder: handle of the directory.
         name: the mbox's name; the lock is called ``name.lock``.
-        stale_us: after this a lock whose process is gone, or is not named, is taken.
+        stale_us: after this a lock whose process is gone, or is not named, is taken;
+            one that names ourselves, too: it is from an earlier life of our number,
+            for among ourselves the ``fcntl`` lock comes first.
     """
 
     def __init__(self, folder: int, name: str, stale_us: int) -> None:
@@ -89,6 +91,9 @@ class DotLock:
             return False
         try:
             write_all(handle, f"{os.getpid()}\n".encode())
+        except OSError:  # a full disk: an empty lock would keep everyone out
+            self.release()
+            raise
         finally:
             os.close(handle)
         return True
@@ -104,7 +109,11 @@ class DotLock:
             owner = os.read(handle, 32).strip()
         finally:
             os.close(handle)
-        return age_us > self._stale_us and not _is_alive(owner)
+        if age_us <= self._stale_us:
+            return False
+        # After a restart of the machine the number may be another process's.
+        up_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        return age_us > up_us or not _is_alive(owner)
 
 
 def lock_file(handle: int, what: str, deadline_us: int) -> None:
@@ -132,7 +141,7 @@ def deadline_after(duration_us: int) -> int:
 
 
 def _is_alive(owner: bytes) -> bool:
-    if not owner.isdigit() or len(owner) > 9 or int(owner) < 1:
+    if not owner.isdigit() or len(owner) > 9 or int(owner) in (0, os.getpid()):
         return False
     try:
         os.kill(int(owner), 0)

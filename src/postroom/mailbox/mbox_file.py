@@ -110,7 +110,8 @@ class MboxFile:
 
     def truncate(self, size: int) -> None:
         """Take back what was appended."""
-        os.ftruncate(self.handle, size)
+        if size < self.size:  # else a torn head was cut off, and nothing followed
+            os.ftruncate(self.handle, size)
 
     def remove(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Take out ranges of octets, given in order: all, or none (``OSError``)."""
@@ -149,17 +150,19 @@ class MboxFile:
         return os.path.samestat(named, os.fstat(handle))
 
     def _tail_offset(self) -> int:
-        """Return a message boundary not far from the end, 0 if none is near."""
-        size = self.size
-        if size <= _TAIL_OCTETS:
-            return 0
-        tail = os.pread(self.handle, _TAIL_OCTETS, size - _TAIL_OCTETS)
-        scanner = Scanner(size - _TAIL_OCTETS)
-        inner = scanner.feed(tail, is_last=True)
-        # What stands before the window is not known, so its beginning is doubtful.
-        doubtful = size - _TAIL_OCTETS + 2
-        first = next((s for s in inner if s.from_offset > doubtful), None)
-        return first.from_offset if first else 0
+        """Return a message boundary not far from the end, 0 if none is near.
+
+        What is read grows with the last message, not with the mbox.
+        """
+        size, window = self.size, _TAIL_OCTETS
+        while window < size:
+            # What stands before the window is not known, so its beginning is doubtful.
+            doubtful = size - window + 2
+            for start in self.starts(size - window):
+                if start.from_offset > doubtful:
+                    return start.from_offset
+            window *= 2
+        return 0
 
     def _end_last(self, head: bytes) -> None:
         """See to it that an empty line ends what is there."""

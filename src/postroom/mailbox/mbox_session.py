@@ -28,6 +28,7 @@ from postroom.mailbox.store import InUse, Unusable, unusable
 
 _HEADER_OCTETS = 64 * 1024
 _UID = re.compile(rb"[!-~]{1,70}")  # RFC 1939 §7
+_BOUNDARY = re.compile(rb"((?:\r?\n){0,2})(?:From |\Z)")
 # Fields that readers of mbox files change; they must not change the id.
 _CHANGING = re.compile(
     rb"(?im)^(?:Status|X-Status|X-Keywords|Content-Length|X-UID):[^\n]*\n"
@@ -88,7 +89,7 @@ class MboxSession:
                 return len(indexes)
             for index in indexes:
                 self._check(mbox.handle, index)
-            mbox.remove([self._range(index) for index in sorted(indexes)])
+            mbox.remove([self._whole(mbox.handle, index) for index in sorted(indexes)])
         except OSError:
             return len(indexes)
         finally:
@@ -118,13 +119,22 @@ class MboxSession:
             found is None
             or found.offset != spot.offset
             or _own_uid(handle, found, end) != spot.uid.partition("+")[0]
-            or not self._is_boundary(handle, end)
+            or _gap(handle, end) is None
         ):
             raise OSError(f"{self._name} was changed by another program")
 
-    def _is_boundary(self, handle: int, end: int) -> bool:
-        following = os.pread(handle, 5, end)
-        return following == b"From " or not following
+    def _whole(self, handle: int, index: int) -> tuple[int, int]:
+        start, end = self._range(index)
+        return start, end + (_gap(handle, end) or 0)
+
+
+def _gap(handle: int, end: int) -> int | None:
+    """Return how many octets part a message's end from the next; None: it is no end.
+
+    There are some where the last message had no empty line and another came behind.
+    """
+    found = _BOUNDARY.match(os.pread(handle, 9, end))
+    return found.end(1) if found else None
 
 
 def open_session(

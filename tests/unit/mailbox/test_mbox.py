@@ -330,6 +330,40 @@ def test_another_program_changes_the_file(store: Mboxes, path: Path, case: str) 
     assert path.read_bytes() == now
 
 
+@pytest.mark.parametrize("end", [b"two", b"two\n", b"two\r\n", b"two\n\n"])
+def test_mail_that_comes_behind_an_open_end(
+    store: Mboxes, path: Path, end: bytes
+) -> None:
+    path.parent.mkdir()
+    line = b"From a@b Mon Jan  5 10:00:00 2026\n"
+    path.write_bytes(line + b"A: 1\n\none\n\n" + line + b"A: 2\n\n" + end)
+    session = session_of(store)
+    store.deliver([parcel()])
+    assert session.read(1, 1, 1000) == [b"A: 2\r\n\r\ntwo\r\n"]
+    assert session.remove([1]) == 0
+    session.close()
+    assert mail_in(store) == [b"A: 1\r\n\r\none\r\n", LETTER]
+
+
+def test_a_delivery_reads_the_last_message_not_the_mbox(
+    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = b"A: b\r\n\r\n" + b"text\r\n" * 30_000
+    store.deliver([parcel(large, number=i) for i in range(40)])
+    last_octets, octets = path.stat().st_size // 40, 0
+    real = os.pread
+
+    def counted(handle: int, wanted: int, offset: int) -> bytes:
+        nonlocal octets
+        data = real(handle, wanted, offset)
+        octets += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert store.deliver([parcel(number=40)]) == [SENT]
+    assert octets < 12 * last_octets
+
+
 def test_another_program_marks_a_message(store: Mboxes, path: Path) -> None:
     store.deliver([parcel(), parcel(number=1)])
     session = session_of(store)
@@ -365,7 +399,7 @@ def test_links_are_not_followed(store: Mboxes, path: Path, tmp_path: Path) -> No
 def test_dot_lock_held(store: Mboxes, path: Path) -> None:
     path.parent.mkdir()
     lock = path.with_name("joe.lock")
-    lock.write_text(f"{os.getpid()}\n")
+    lock.write_text(f"{os.getppid()}\n")
     (outcome,) = store.deliver([parcel()])
     assert outcome == Deferred(
         "4.2.0", "cannot write to mailbox joe: joe is locked by another program"
@@ -374,12 +408,23 @@ def test_dot_lock_held(store: Mboxes, path: Path) -> None:
     assert lock.exists()
 
 
-@pytest.mark.parametrize("owner", ["999999999\n", "no number", "", "0"])
-def test_a_stale_dot_lock_is_taken_over(store: Mboxes, path: Path, owner: str) -> None:
+OWNERS = {
+    "gone": "999999999\n",
+    "no number": "no number",
+    "nobody": "",
+    "procmail's": "0",
+    "alive, but the lock is older than the machine's start": "1\n",
+    "ourselves, in another life": f"{os.getpid()}\n",
+}
+
+
+@pytest.mark.parametrize("case", OWNERS)
+def test_a_stale_dot_lock_is_taken_over(store: Mboxes, path: Path, case: str) -> None:
     path.parent.mkdir()
     lock = path.with_name("joe.lock")
-    lock.write_text(owner)
-    os.utime(lock, (0, 0))
+    lock.write_text(OWNERS[case])
+    then = lock.stat().st_mtime - 2 if "ourselves" in case else 0
+    os.utime(lock, (then, then))
     assert store.deliver([parcel()]) == [SENT]
     assert not lock.exists()
 
@@ -442,6 +487,46 @@ def test_faults_are_cut_off_again(
     assert outcome.status == status
     assert path.read_bytes() == before
     assert not path.with_name("joe.lock").exists()
+
+
+def test_a_full_disk_leaves_no_dot_lock(
+    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+
+    def fail(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        (outcome,) = store.deliver([parcel()])
+    assert isinstance(outcome, Deferred)
+    assert outcome.status == "4.3.1"
+    assert not path.with_name("joe.lock").exists()
+
+
+def test_a_full_disk_behind_a_torn_head(
+    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.deliver([parcel(number=1)])
+    before = path.read_bytes()
+    store.deliver([parcel()])
+    torn = path.read_bytes()[: len(before) + 10]  # an earlier try broke off here
+    path.write_bytes(torn)
+    real = os.write
+
+    def fail(handle: int, data: bytes) -> int:
+        if data.startswith(b"From "):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(handle, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        (outcome,) = store.deliver([parcel()])
+    assert isinstance(outcome, Deferred)
+    assert path.read_bytes() == before
+    assert store.deliver([parcel()]) == [SENT]
+    assert mail_in(store) == [LETTER, LETTER]
 
 
 class Crash(BaseException):
