@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +10,6 @@ import pytest
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Deferred, Delivered, Failed
 from postroom.mail.units import Duration
-from postroom.mailbox.locks import DotLock, LockTimeout, deadline_after
 from postroom.mailbox.mbox import Mboxes
 from postroom.mailbox.mbox_format import from_line
 from postroom.mailbox.mbox_session import MboxSession
@@ -396,68 +394,6 @@ def test_links_are_not_followed(store: Mboxes, path: Path, tmp_path: Path) -> No
     assert target.read_text() == "precious"
 
 
-def test_dot_lock_held(store: Mboxes, path: Path) -> None:
-    path.parent.mkdir()
-    lock = path.with_name("joe.lock")
-    lock.write_text(f"{os.getppid()}\n")
-    (outcome,) = store.deliver([parcel()])
-    assert outcome == Deferred(
-        "4.2.0", "cannot write to mailbox joe: joe is locked by another program"
-    )
-    assert isinstance(store.open(JOE), Unusable)
-    assert lock.exists()
-
-
-OWNERS = {
-    "gone": "999999999\n",
-    "no number": "no number",
-    "nobody": "",
-    "procmail's": "0",
-    "alive, but the lock is older than the machine's start": "1\n",
-    "ourselves, in another life": f"{os.getpid()}\n",
-}
-
-
-@pytest.mark.parametrize("case", OWNERS)
-def test_a_stale_dot_lock_is_taken_over(store: Mboxes, path: Path, case: str) -> None:
-    path.parent.mkdir()
-    lock = path.with_name("joe.lock")
-    lock.write_text(OWNERS[case])
-    then = lock.stat().st_mtime - 2 if "ourselves" in case else 0
-    os.utime(lock, (then, then))
-    assert store.deliver([parcel()]) == [SENT]
-    assert not lock.exists()
-
-
-def test_a_fresh_dot_lock_is_not_stale(tmp_path: Path) -> None:
-    (tmp_path / "joe.lock").write_text("999999999\n")
-    folder = os.open(tmp_path, os.O_RDONLY)
-    lock = DotLock(folder, "joe", 60_000_000)
-    with pytest.raises(LockTimeout):
-        lock.acquire(deadline_after(0))
-    os.close(folder)
-
-
-def test_file_lock_held_by_another_program(store: Mboxes, path: Path) -> None:
-    path.parent.mkdir()
-    path.touch()
-    held = os.open(path, os.O_RDWR)
-    child = os.fork()
-    if not child:  # another process, with the older kind of lock
-        try:
-            fcntl.lockf(held, fcntl.LOCK_EX)
-            (outcome,) = store.deliver([parcel()])
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    fcntl.lockf(held, fcntl.LOCK_EX)
-    (outcome,) = store.deliver([parcel()])
-    assert isinstance(outcome, Deferred)
-    assert "locked" in outcome.text
-    os.close(held)
-    assert store.deliver([parcel()]) == [SENT]
-
-
 FAULTS = {
     "disk full": ("write", errno.ENOSPC, "4.3.1"),
     "broken disk": ("fsync", errno.EIO, "4.3.0"),
@@ -486,22 +422,6 @@ def test_faults_are_cut_off_again(
     assert isinstance(outcome, Deferred)
     assert outcome.status == status
     assert path.read_bytes() == before
-    assert not path.with_name("joe.lock").exists()
-
-
-def test_a_full_disk_leaves_no_dot_lock(
-    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path.parent.mkdir()
-
-    def fail(*args: Any) -> Any:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "write", fail)
-        (outcome,) = store.deliver([parcel()])
-    assert isinstance(outcome, Deferred)
-    assert outcome.status == "4.3.1"
     assert not path.with_name("joe.lock").exists()
 
 
