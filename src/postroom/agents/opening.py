@@ -44,6 +44,7 @@ from postroom.net.tls_client import (
     TlsDemand,
     TlsFacts,
     TlsFilesError,
+    certificate_of,
     end_point_binding,
     matching_name,
     names_shown,
@@ -255,9 +256,8 @@ class Opening:
             self._tell_tls(f"discarded {injected} octets sent ahead of the handshake")
 
     def _verified_name(self) -> str:
-        tls = self._stream.tls
-        certificate = tls.getpeercert() if tls is not None else None
-        return matching_name(certificate or {}, self._wanted_names())
+        certificate = certificate_of(self._stream.tls)
+        return matching_name(certificate, self._wanted_names())
 
     def _wanted_names(self) -> list[str]:
         """Return whom the certificate may name."""
@@ -277,8 +277,7 @@ class Opening:
         return names
 
     def _misnamed(self) -> Reason:
-        tls = self._stream.tls
-        shown = names_shown((tls and tls.getpeercert()) or {})
+        shown = names_shown(certificate_of(self._stream.tls))
         wanted = " or ".join(self._wanted_names())
         text = f"its certificate is for {shown}, not for {wanted}"
         self._tell_tls(text)

@@ -19,6 +19,7 @@ CONTEXTS_MAX: Final = 64
 """Contexts that are kept; each is made of the files of one configuration entry."""
 SESSIONS_MAX: Final = 2_000
 """Sessions that are kept of one context, to be resumed."""
+_SHOWN_CHARS_MAX: Final = 100
 
 
 class TlsFilesError(Exception):
@@ -211,12 +212,21 @@ def matching_name(certificate: Mapping[str, Any], wanted: Sequence[str]) -> str:
     return ""
 
 
+def certificate_of(tls: ssl.SSLObject | None) -> Mapping[str, Any]:
+    """Return the peer's certificate, if it was verified; nothing: it names nobody."""
+    try:
+        return (tls and tls.getpeercert()) or {}
+    except ValueError:  # a name in it is no text
+        return {}
+
+
 def names_shown(certificate: Mapping[str, Any]) -> str:
-    """Return whom a certificate names, for people: at most five names."""
+    """Return whom a certificate names, for people: at most five names, none long."""
     names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())
     found = [value for _, value in names] or _common_names(certificate)
+    shown = [name[:_SHOWN_CHARS_MAX] for name in found[:5]]
     more = ", ..." if len(found) > 5 else ""
-    return (", ".join(found[:5]) or "nobody") + more
+    return (", ".join(shown) or "nobody") + more
 
 
 def _common_names(certificate: Mapping[str, Any]) -> list[str]:

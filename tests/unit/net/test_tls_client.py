@@ -5,7 +5,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from postroom.net.tls_client import (
     ClientTls,
     TlsDemand,
     TlsFilesError,
+    certificate_of,
     end_point_binding,
     make_context,
     matching_name,
@@ -75,6 +76,21 @@ def test_names_for_people() -> None:
     assert names_shown(san("a.test", "192.0.2.1")) == "a.test, 192.0.2.1"
     assert names_shown(san(*"abcdef")).endswith("e, ...")
     assert names_shown({}) == "nobody"
+    assert len(names_shown(san("a" * 60_000, *"bcdef"))) < 200, (
+        "it is kept in the queue"
+    )
+
+
+class Unreadable:
+    """A session whose peer's certificate has a name that is no UTF-8."""
+
+    def getpeercert(self) -> Mapping[str, Any]:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+
+def test_a_certificate_that_cannot_be_read_names_nobody() -> None:
+    assert certificate_of(cast("ssl.SSLObject", Unreadable())) == {}
+    assert certificate_of(None) == {}
 
 
 async def test_contexts_are_kept_until_their_files_change(tmp_path: Path) -> None:
