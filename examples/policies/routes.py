@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from postroom import Route, hook
+from postroom import Failed, OutcomeSubject, Route, RouteSubject, Session, hook
 
 BULK_SENDERS = {"news@whizzer.test", "invoices@whizzer.test"}
 
@@ -10,13 +10,14 @@ failures: Counter[str] = Counter()
 
 
 @hook.route
-def bulk_by_its_own_relay(session, recipient):
+def bulk_by_its_own_relay(session: Session, recipient: RouteSubject) -> Route | None:
     is_bulk = recipient.sender.to_text().lower() in BULK_SENDERS
     if is_bulk and recipient.route.agent == "smtp":
         return Route("smtp", "[bulk-relay.whizzer.test]:587", "bulk sender")
+    return None
 
 
 @hook.outcome
-def count_failures(session, subject):
-    if subject.outcome.status.startswith("5"):
+def count_failures(session: Session, subject: OutcomeSubject) -> None:
+    if isinstance(subject.outcome, Failed):
         failures[subject.recipient.domain_key] += 1

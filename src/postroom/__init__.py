@@ -9,7 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from postroom.mail.address import Address
     from postroom.mail.envelope import Envelope
+    from postroom.mail.outcome import Deferred, Delivered, Failed
     from postroom.mail.route import Route
+    from postroom.mail.verdict import Change, Verdict
     from postroom.policy.changes import (
         add_header,
         add_recipient,
@@ -22,13 +24,38 @@ if TYPE_CHECKING:
         replace_header,
     )
     from postroom.policy.hooks import accept, defer, discard, hook, reject
+    from postroom.policy.session import (
+        Auth,
+        Connect,
+        Hello,
+        Mail,
+        MessageSubject,
+        OutcomeSubject,
+        Rcpt,
+        RouteSubject,
+        Session,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Address",
+    "Auth",
+    "Change",
+    "Connect",
+    "Deferred",
+    "Delivered",
     "Envelope",
+    "Failed",
+    "Hello",
+    "Mail",
+    "MessageSubject",
+    "OutcomeSubject",
+    "Rcpt",
     "Route",
+    "RouteSubject",
+    "Session",
+    "Verdict",
     "accept",
     "add_header",
     "add_recipient",
@@ -47,22 +74,36 @@ __all__ = [
 
 _HOME = {
     "Address": "postroom.mail.address",
+    "Auth": "postroom.policy.session",
+    "Change": "postroom.mail.verdict",
+    "Connect": "postroom.policy.session",
+    "Deferred": "postroom.mail.outcome",
+    "Delivered": "postroom.mail.outcome",
     "Envelope": "postroom.mail.envelope",
+    "Failed": "postroom.mail.outcome",
+    "Hello": "postroom.policy.session",
+    "Mail": "postroom.policy.session",
+    "MessageSubject": "postroom.policy.session",
+    "OutcomeSubject": "postroom.policy.session",
+    "Rcpt": "postroom.policy.session",
     "Route": "postroom.mail.route",
+    "RouteSubject": "postroom.policy.session",
+    "Session": "postroom.policy.session",
+    "Verdict": "postroom.mail.verdict",
     "accept": "postroom.policy.hooks",
     "add_header": "postroom.policy.changes",
     "add_recipient": "postroom.policy.changes",
+    "defer": "postroom.policy.hooks",
+    "discard": "postroom.policy.hooks",
+    "hook": "postroom.policy.hooks",
     "prepend_header": "postroom.policy.changes",
     "quarantine": "postroom.policy.changes",
     "refuse_recipient": "postroom.policy.changes",
+    "reject": "postroom.policy.hooks",
     "remove_header": "postroom.policy.changes",
     "remove_recipient": "postroom.policy.changes",
     "replace_body": "postroom.policy.changes",
     "replace_header": "postroom.policy.changes",
-    "defer": "postroom.policy.hooks",
-    "discard": "postroom.policy.hooks",
-    "hook": "postroom.policy.hooks",
-    "reject": "postroom.policy.hooks",
 }
 
 

@@ -8,9 +8,10 @@ from postroom.mail.reply import Reply
 
 
 class AddRecipient(msgspec.Struct, frozen=True):
-    """Deliver to this address as well."""
+    """Deliver to this address as well; ``notify`` is as in ``Recipient``."""
 
     address: Address
+    notify: str = ""
 
 
 class RemoveRecipient(msgspec.Struct, frozen=True):

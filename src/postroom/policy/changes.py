@@ -73,15 +73,20 @@ def replace_body(text: bytes | str) -> ReplaceBody:
     return ReplaceBody(lines.replace(b"\n", b"\r\n"))
 
 
-def add_recipient(address: str | Address) -> AddRecipient:
+def add_recipient(address: str | Address, *, silent: bool = False) -> AddRecipient:
     """Deliver to this address as well.
 
     An address of ours that nobody has is left out, and the log says so.
 
+    Args:
+        address: where to.
+        silent: the sender never hears of this recipient: no report if it fails or is
+            late (RFC 3461 §4.1: NOTIFY=NEVER). For archives.
+
     Raises:
         AddressError: the text is no address with a domain.
     """
-    return AddRecipient(_address(address))
+    return AddRecipient(_address(address), "NEVER" if silent else "")
 
 
 def remove_recipient(address: str | Address) -> RemoveRecipient:
@@ -129,7 +134,10 @@ def flaw(change: object) -> str:
             return _flaw_of_name(name)
         case ReplaceBody(body):
             return "" if isinstance(body, bytes) else "the new body is not bytes"
-        case AddRecipient(address) | RemoveRecipient(address):
+        case AddRecipient(address, notify):
+            is_known = notify in ("", "NEVER")
+            return _flaw_of_address(address) if is_known else "notify is NEVER or empty"
+        case RemoveRecipient(address):
             return _flaw_of_address(address)
         case RefuseRecipient(address, reply):
             wrong = not isinstance(reply, Reply) or not 400 <= reply.code < 600

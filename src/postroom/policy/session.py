@@ -12,6 +12,7 @@ import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.envelope import Envelope, Origin
+from postroom.mail.headers import find, find_all
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Message
 from postroom.mail.outcome import Outcome
@@ -135,6 +136,27 @@ class MessageSubject(msgspec.Struct, frozen=True):
     message: Message
     size_octets: int
     answers_each: bool = False
+
+    def header(self, name: str) -> str:
+        """Return the first field of this name, as text; empty if there is none.
+
+        It is unfolded; octets that are no UTF-8 are replaced, and encoded words
+        (RFC 2047) stay as they are.
+        """
+        return (find(self.message.header, name) or b"").decode("utf-8", "replace")
+
+    def headers(self, name: str) -> list[str]:
+        """Return all fields of this name, as ``header`` does."""
+        values = find_all(self.message.header, name)
+        return [value.decode("utf-8", "replace") for value in values]
+
+    async def body(self, octets_max: int = 1 << 20) -> bytes:
+        """Return the beginning of the body; large ones are read from the disk.
+
+        Raises:
+            OSError: the stored body cannot be read.
+        """
+        return await self.message.body.read(0, octets_max)
 
 
 class RouteSubject(msgspec.Struct, frozen=True):

@@ -74,12 +74,12 @@ async def apply_changes(
                 )
             case ReplaceBody(body):
                 message = Message(message.header, MemoryBody(body), message.edits)
-            case AddRecipient(address):
+            case AddRecipient(address, notify):
                 routing = await drive(router.classify(address), facts)
                 if routing.kind == "unknown":
                     unknown.append(address)
                 else:
-                    added = Routed(Recipient(address), routing.to_route())
+                    added = Routed(Recipient(address, notify), routing.to_route())
                     people.setdefault(_key(address), [added])
             case RefuseRecipient(address, reply):
                 those = people.pop(_key(address), [])

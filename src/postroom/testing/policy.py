@@ -15,6 +15,7 @@ instead of hiding behind the 451 that a client would see.
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -23,16 +24,26 @@ import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
+from postroom.mail.headers import edited_header
 from postroom.mail.ids import QueueId
-from postroom.mail.message import MemoryBody, Message
+from postroom.mail.message import Add, MemoryBody, Message, Prepend, Remove, Replace
 from postroom.mail.now import Now
 from postroom.mail.outcome import Outcome
 from postroom.mail.route import LOCAL_HOP, Route
-from postroom.mail.verdict import Accept, Change, Defer, Discard, Reject, Verdict
+from postroom.mail.verdict import (
+    Accept,
+    Change,
+    Defer,
+    Discard,
+    Quarantine,
+    Reject,
+    ReplaceBody,
+    Verdict,
+)
 from postroom.observe.events import AnyEvent, HookFailed
 from postroom.policy.builtin import Guards
 from postroom.policy.chain import Chain
-from postroom.policy.hooks import MARK, Hook, Phase
+from postroom.policy.hooks import MARK, Hook, HookError, Phase
 from postroom.policy.loader import load_site
 from postroom.policy.session import (
     Auth,
@@ -63,15 +74,37 @@ class Said(msgspec.Struct, frozen=True, eq=False):
     """A verdict that compares with the text a person would write.
 
     ``"accept"``, ``"discard"``, or the reply: ``"550 5.7.1 no thanks"``, of which any
-    beginning will do.
+    beginning will do. ``subject`` is the message that was asked about, if it was one.
     """
 
     verdict: Verdict
+    subject: MessageSubject | None = None
 
     @property
     def changes(self) -> tuple[Change, ...]:
         """What the message phase changes."""
         return self.verdict.changes if isinstance(self.verdict, Accept) else ()
+
+    @property
+    def content(self) -> bytes:
+        """The message as it would leave: with the changes, without our trace field."""
+        assert self.subject is not None, "only the message phase has a content"
+        message, body = self.subject.message, self.subject.message.body
+        edits = []
+        for change in self.changes:
+            if isinstance(change, ReplaceBody):
+                body = MemoryBody(change.body)
+            elif isinstance(change, Prepend | Add | Replace | Remove):
+                edits.append(change)
+        assert isinstance(body, MemoryBody)
+        header = edited_header(Message(message.header, body, tuple(edits)))
+        return header + b"\r\n" + body.data
+
+    @property
+    def held(self) -> str:
+        """The reason of a quarantine; empty if the message is delivered."""
+        held = [one.reason for one in self.changes if isinstance(one, Quarantine)]
+        return held[-1] if held else ""
 
     @property
     def rule(self) -> str:
@@ -103,19 +136,24 @@ class PolicyTest:
     """One policy module and one client of it.
 
     Args:
-        site: the path of the module, or functions marked with ``@hook``.
+        site: the path of the module (text or ``Path``), or functions marked with
+            ``@hook``.
         settings: the ``[policy]`` section.
         guards: ask the built-in hooks as well.
         message_octets_max: the largest message.
         client: what is known of the client, as ``make_session`` takes it:
             ``client_ip``, ``helo``, ``login``, ``tls``, ...
+
+    Raises:
+        SiteError: the module cannot be loaded.
+        HookError: one of the functions is no hook.
     """
 
     _generation = 0
 
     def __init__(
         self,
-        site: str | Sequence[Any],
+        site: str | os.PathLike[str] | Sequence[Any],
         settings: PolicySettings | None = None,
         *,
         guards: bool = True,
@@ -126,11 +164,11 @@ class PolicyTest:
         hooks: list[Hook] = []
         if guards:
             hooks += Guards(settings, message_octets_max).hooks()
-        if isinstance(site, str):
+        if isinstance(site, str | os.PathLike):
             PolicyTest._generation += 1
-            hooks += load_site(site, -PolicyTest._generation).hooks
+            hooks += load_site(os.fspath(site), -PolicyTest._generation).hooks
         else:
-            hooks += (one for function in site for one in getattr(function, MARK))
+            hooks += (one for function in site for one in _marked(function))
         self.events: list[AnyEvent] = []
         self.session = make_session(**client)
         self.chain = Chain(hooks, settings, self.events.append, lambda: NOW)
@@ -155,9 +193,17 @@ class PolicyTest:
         """Ask what is said to a login with the right password."""
         return self.ask("auth", Auth(user, mechanism))
 
-    def mail(self, sender: str, size_octets: int = 0) -> Said:
+    def mail(
+        self,
+        sender: str,
+        size_octets: int = 0,
+        *,
+        body: str = "7BIT",
+        params: tuple[tuple[str, str], ...] = (),
+    ) -> Said:
         """Ask what is said to MAIL; the empty text is the null sender."""
-        return self.ask("mail", Mail(Address.from_text(sender), size_octets))
+        address = Address.from_text(sender)
+        return self.ask("mail", Mail(address, size_octets, body, params))
 
     def rcpt(
         self,
@@ -180,7 +226,7 @@ class PolicyTest:
     ) -> Said:
         """Ask what is said to a whole message; any line ends will do."""
         subject = make_message(text, sender, recipients, self.session.origin)
-        return self.ask("message", subject)
+        return Said(self.ask("message", subject).verdict, subject)
 
     def route(
         self,
@@ -200,11 +246,21 @@ class PolicyTest:
         return chosen
 
     def outcome(
-        self, recipient: str, outcome: Outcome, queue_id: str = "000TESTTEST"
+        self,
+        recipient: str,
+        outcome: Outcome,
+        queue_id: str = "000TESTTEST",
+        *,
+        sender: str = "sender@elsewhere.test",
+        **more: Any,
     ) -> None:
-        """Tell the observers what became of a recipient."""
-        address = Address.from_text(recipient)
-        subject = OutcomeSubject(QueueId(queue_id), address, outcome)
+        """Tell the observers what became of a recipient.
+
+        ``more`` are further fields of ``OutcomeSubject``, such as ``agent`` or
+        ``tries``.
+        """
+        address, sent_by = Address.from_text(recipient), Address.from_text(sender)
+        subject = OutcomeSubject(QueueId(queue_id), address, outcome, sent_by, **more)
         self._run(self.chain.observe(self.session, subject))
 
     def ask(self, phase: Phase, subject: Subject) -> Said:
@@ -219,6 +275,13 @@ class PolicyTest:
             if isinstance(event, HookFailed):
                 raise HookTrouble(f"{event.hook} ({event.phase}): {event.error}")
         return result
+
+
+def _marked(function: Any) -> Sequence[Hook]:
+    marked: Sequence[Hook] | None = getattr(function, MARK, None)
+    if marked is None:
+        raise HookError(f"{function!r} is no hook: mark it with @hook.rcpt or another")
+    return marked
 
 
 def _finished(asking: Coroutine[Any, Any, T]) -> T:

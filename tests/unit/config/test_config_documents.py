@@ -1,6 +1,5 @@
 """Every setting, phase and word of policy is documented."""
 
-import ast
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -108,10 +107,18 @@ def test_each_guard_is_documented() -> None:
         assert f"| `{one.phase}` | `{one.name}` |" in POLICY
 
 
-def test_the_examples_of_the_document_run(tmp_path: Path) -> None:
-    module, example = (part.split("```")[0] for part in POLICY.split("```python\n")[1:])
-    (tmp_path / "policy.py").write_text(module)
-    ast.parse(example)
-    policy = PolicyTest(str(tmp_path / "policy.py"))
-    assert policy.rcpt("trap@whizzer.test") == "550 5.7.1 no thanks"
-    assert policy.rcpt("joe@whizzer.test") == "accept"
+def test_the_examples_of_the_document_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, typed, tests = (
+        part.split("```")[0] for part in POLICY.split("```python\n")[1:]
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("policy.py").write_text(module)
+    Path("typed.py").write_text(typed)
+    bulk = PolicyTest("typed.py").message("Precedence: Bulk\n\nhi\n")
+    assert bulk.held == "bulk mail"
+    assert not PolicyTest("typed.py").message("Precedence: list\n\nhi\n").held
+    found: dict[str, Any] = {}
+    exec(compile(tests, "policy.md", "exec"), found)
+    found["test_spam_traps"]()

@@ -7,8 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from postroom import hook, reject
+from postroom import (
+    MessageSubject,
+    Session,
+    Verdict,
+    accept,
+    add_recipient,
+    hook,
+    quarantine,
+    reject,
+    remove_header,
+    replace_body,
+    replace_header,
+)
 from postroom.mail.verdict import Reject
+from postroom.policy.hooks import HookError
 from postroom.policy.loader import Site, SiteError, load_site
 from postroom.testing.policy import HookTrouble, PolicyTest, make_session
 
@@ -182,3 +195,36 @@ async def test_the_kit_works_in_async_tests_too() -> None:
     assert said != "550 5.7.1 TWO"
     assert said.rule == "refuse"
     assert policy.rcpt("joe@whizzer.test") == said
+
+
+def test_the_kit_takes_a_path_and_functions_that_are_hooks_only(site: Path) -> None:
+    site.write_text("")
+    assert PolicyTest(site).rcpt("joe@whizzer.test") == "accept"
+    with pytest.raises(HookError, match=r"is no hook: mark it with @hook\.rcpt"):
+        PolicyTest([print])
+
+
+def test_the_kit_shows_the_message_as_it_would_leave() -> None:
+    @hook.message
+    def change(session: Session, message: MessageSubject) -> Verdict:
+        old = message.header("subject")
+        assert message.headers("X-A") == ["1", "2 3"]
+        assert message.header("X-None") == ""
+        return accept(
+            replace_header("Subject", f"[list] {old}"),
+            remove_header("X-A"),
+            replace_body("new\n"),
+            add_recipient("archive@whizzer.test", silent=True),
+        )
+
+    @hook.message
+    async def hold(session: Session, message: MessageSubject) -> Verdict:
+        return accept(quarantine((await message.body(3)).decode()))
+
+    said = PolicyTest([change, hold]).message(
+        "Subject: gr\u00fc\u00dfe\nX-A: 1\nx-a: 2\n 3\n\nold body\n"
+    )
+    subject = "Subject: [list] gr\u00fc\u00dfe".encode()
+    assert said.content == subject + b"\r\n\r\nnew\r\n"
+    assert said.held == "old"
+    assert PolicyTest([change, hold]).rcpt("joe@whizzer.test") == "accept"

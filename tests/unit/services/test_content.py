@@ -26,6 +26,7 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.headers import edited_header
 from postroom.mail.message import Message
+from postroom.mail.outcome import Failed
 from postroom.mail.reply import Reply
 from postroom.mail.route import Route
 from postroom.mail.units import Size
@@ -394,6 +395,24 @@ async def test_changes_of_recipients(
             assert sorted(b.agents[agent].tried) == sorted(recipients)
         assert await b.queue() == []
         assert b.is_balanced()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_the_sender_hears_of_an_added_recipient_unless_it_is_silent(
+    silent: bool,
+) -> None:
+    @hook.message
+    def change(session: Any, message: Any) -> Any:
+        return accept(add_recipient("archive@far.test", silent=silent))
+
+    script = {"archive@far.test": [Failed("5.2.2", "full")]}
+    async with bench(Plan(hooks=[change], script=script)) as b:
+        assert (await send(b, LARGE)).is_positive
+        await b.rescan(1)
+        await b.rescan(1)
+        assert b.agents["smtp"].tried[0] == "archive@far.test"
+        assert ("ann@c.test" in b.agents["smtp"].tried) is not silent
+        assert await b.queue() == []
 
 
 async def test_an_added_recipient_whom_nobody_knows_is_told_of() -> None:
