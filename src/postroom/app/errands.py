@@ -298,7 +298,7 @@ def _order(selection: QueueSelection) -> tuple[Order | None, str]:
     return None, ""
 
 
-def _deliverable(address: Address, routing: LocalUser | Relay) -> str:
+def _deliverable(address: Address, routing: LocalUser | Relay | Unroutable) -> str:
     shown = address.to_text()
     match routing:
         case LocalUser(user):
@@ -307,6 +307,8 @@ def _deliverable(address: Address, routing: LocalUser | Relay) -> str:
             mailer = "esmtp" if route.agent == "smtp" else route.agent
             how = f"mailer {mailer}, host {route.hop}, user {shown}"
             return f"{shown}... deliverable: {how}"
+        case Unroutable(reason):  # for a while; what is so for ever is a problem
+            return f"{shown}... {reason}"
 
 
 async def explain_address(built: Built, address: Address) -> Answer:

@@ -6,7 +6,7 @@ from postroom.mail.address import Address
 from postroom.mail.redirection import Redirection, report_on
 from postroom.mail.reported import ReportKind
 from postroom.mail.route import Route
-from postroom.route.routing import LocalUser, Relay
+from postroom.route.routing import LocalUser, Relay, Unroutable
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -16,13 +16,13 @@ class Child(msgspec.Struct, frozen=True):
     """
 
     address: Address
-    routing: LocalUser | Relay
+    routing: LocalUser | Relay | Unroutable
     owner: Address | None = None
 
     @property
-    def route(self) -> Route:
-        """Where its mail goes."""
-        return self.routing.route
+    def route(self) -> Route | None:
+        """Where its mail goes; None: refused for a while, to be routed again."""
+        return self.routing.to_route()
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -126,9 +126,9 @@ async def _explain_alias(
     hops = set[Route]()
     for child in expansion.children:
         lines.append(f"{child.address}: {describe(child.routing)}")
-        if isinstance(child.routing, Relay) and child.route not in hops:
-            hops.add(child.route)
-            await _explain_route(child.route, lines, onward)
+        if isinstance(child.routing, Relay) and child.routing.route not in hops:
+            hops.add(child.routing.route)
+            await _explain_route(child.routing.route, lines, onward)
     for problem in expansion.problems:
         lines.append(f"{problem.target}: {problem.status} {problem.text}")
     if expansion.cursor is not None:

@@ -38,7 +38,7 @@ from postroom.route.routing import (
 )
 from postroom.route.settings import RouteSettings
 from postroom.route.walk import Walk
-from postroom.route.ways import AsLocal, Way, read_way
+from postroom.route.ways import CATCH_ALL, AsLocal, Way, read_way
 
 POSTMASTER = "postmaster"
 WAYS_KEPT_MAX = 10_000
@@ -244,7 +244,7 @@ def _route_keys(domain: str) -> Iterator[str]:
         while parent:
             yield f".{parent}"
             _, _, parent = parent.partition(".")
-    yield "*"
+    yield from CATCH_ALL
 
 
 @lru_cache(maxsize=4096)

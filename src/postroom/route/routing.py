@@ -116,6 +116,11 @@ class Unroutable(msgspec.Struct, frozen=True, gc=False):
 
     kind: ClassVar[Kind] = "unknown"
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it may be otherwise later."""
+        return self.status.startswith("4")
+
     def to_route(self) -> Route | None:
         """Return None."""
         return None

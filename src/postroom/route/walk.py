@@ -3,7 +3,8 @@ r"""Expands an alias into the recipients it stands for, in chunks. Pure.
 Aliases are followed depth first, in the order of the file. A name that leads back to
 itself means the user of that name, as in ``joe: joe, archive``; if there is no such
 user the loop is reported. Recipients that come twice are named once. ``\name`` is the
-user, with no further alias. What cannot be delivered to is a ``Problem``, never lost.
+user, with no further alias. What cannot be delivered to is a ``Problem``, never lost;
+what is refused for a while is a recipient without a route, asked for again later.
 
 A list with an ``owner-`` alias has its errors sent there: its members carry that
 owner, which is to be the sender of their copies.
@@ -248,6 +249,10 @@ class Walk:
         match routing:
             case RoutingFailed():
                 return routing
+            case Unroutable() if routing.is_temporary:
+                if at.frame is None:
+                    return RoutingFailed(routing.reason)
+                key = f"{address.local}@", address.domain_key
             case Unknown() | Unroutable():
                 at.chunk.trace.append(f"{at.target}... {routing.reason}")
                 return self._problem(at, routing.status, routing.reason)

@@ -13,8 +13,12 @@ import msgspec
 
 from postroom.dns.hop_options import read_hop
 from postroom.dns.names import to_ascii
+from postroom.mail.address import Address, AddressError
 from postroom.mail.route import LOCAL_HOP, Route
 from postroom.route.routing import Relay, Unroutable
+
+CATCH_ALL = ("*", ".")
+"""The keys for all domains that have no other: ours, and sendmail's."""
 
 _SMTP = {"smtp", "esmtp", "relay"}
 _LOCAL = {"mailbox", "local"}
@@ -77,7 +81,28 @@ def check_way(key: str, value: str) -> None:
     """
     if not key.isascii():
         raise ValueError(f'"{key}": write it as {to_ascii(key) or "ASCII"}')
-    read_way(key, value, "")
+    read_way(_some_domain(key), value, "")
+
+
+def _some_domain(key: str) -> str:
+    """Return a domain that a key of the routes table is found for.
+
+    Raises:
+        ValueError: there is none, so that the entry would mean nothing.
+    """
+    if key in CATCH_ALL:
+        return "host.test"
+    domain = f"host{key}" if key.startswith(".") else key
+    try:
+        address = Address.from_text(f"postmaster@{domain}")
+    except AddressError:
+        address = None
+    if address is None or address.domain_key != domain:
+        raise ValueError(
+            f'"{key}" is no domain: write "host.example", ".example" (all beneath it), '
+            '"[192.0.2.1]", "[ipv6:2001:db8::1]" or "*"'
+        )
+    return domain
 
 
 def _read_error(text: str, rule: str) -> Unroutable:

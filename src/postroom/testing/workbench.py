@@ -25,7 +25,7 @@ from postroom.policy.chain import Chain
 from postroom.policy.hooks import MARK, Function
 from postroom.policy.settings import PolicySettings
 from postroom.route.facts import RouteFacts, Sources
-from postroom.route.questions import ALIASES, SENDERS
+from postroom.route.questions import ALIASES, ROUTES, SENDERS
 from postroom.route.router import Router
 from postroom.route.settings import RouteSettings
 from postroom.schedule.scheduler import Scheduler
@@ -193,6 +193,7 @@ class Bench:
         self.log = FreeLog()
         self.aliases = Aliases(plan.aliases)
         self.senders = Aliases({key: [text] for key, text in plan.senders.items()})
+        self.routes = Aliases({key: [text] for key, text in plan.routes.items()})
         self.agents = {
             name: ScriptedAgent(plan.script) for name in ("mailbox", "smtp", "discard")
         }
@@ -310,6 +311,7 @@ class Plan:
         self.spool: SpoolSettings = settings.pop("spool", QUICK)
         self.faces: Mapping[str, Face] = settings.pop("faces", {})
         self.senders: Mapping[str, str] = settings.pop("senders", {})
+        self.routes: Mapping[str, str] = settings.pop("routes", {})
         self.submission = settings.pop("submission", SubmissionSettings())
         assert not settings, f"no such setting: {settings}"
 
@@ -319,7 +321,11 @@ def _generation(bench: Bench, plan: Plan) -> Generation:
     guards = Guards(policy, plan.server.message_octets_max)
     hooks = (*guards.hooks(), *plan.hooks)
     sources = Sources(
-        tables={ALIASES: bench.aliases, SENDERS: bench.senders},
+        tables={
+            ALIASES: bench.aliases,
+            SENDERS: bench.senders,
+            ROUTES: bench.routes,
+        },
         user_exists=plan.users.__contains__,
     )
     return Generation(
@@ -328,7 +334,11 @@ def _generation(bench: Bench, plan: Plan) -> Generation:
         server=plan.server,
         receive=plan.receive,
         chain=Chain(hooks, policy, bench.events.append, bench.clock, lambda: 0),
-        router=Router(RouteSettings(), HOST, OwnNames.of([HOST])),
+        router=Router(
+            RouteSettings(routes="routes" if plan.routes else ""),
+            HOST,
+            OwnNames.of([HOST]),
+        ),
         facts=RouteFacts(sources),
         agents=bench.agents,
         faces=plan.faces,

@@ -254,6 +254,10 @@ def test_catch_all_route_and_smart_host() -> None:
     assert classify("a@b.test", facts, routes="routes") == smtp(
         "[hub.test]", RULE + "*"
     )
+    facts = Told(routes={".": "smtp: tls=required"})  # as in a mailertable
+    assert classify("a@b.test", facts, routes="routes") == smtp(
+        "b.test;tls=required", RULE + "."
+    )
     smart = "[Relay.Test]:587"
     assert classify("a@b.test", smart_host=smart) == smtp(
         "[relay.test]:587", "smart host"

@@ -155,11 +155,52 @@ def test_expand(text: str, name: str, children: list[str], wrong: list[str]) -> 
 
 def test_children_carry_their_routes() -> None:
     expansion = expand(Aliases("a: betty, x@w.test"), "a")
-    assert [(c.route.agent, c.route.hop) for c in expansion.children] == [
+    routes = [child.route for child in expansion.children]
+    assert [(route.agent, route.hop) for route in routes if route] == [
         ("mailbox", "local"),
         ("smtp", "w.test"),
     ]
     assert isinstance(expansion.children[0].routing, LocalUser)
+
+
+class Closed(Aliases):
+    """As ``Aliases``; a route refuses mail for ``closed.test``."""
+
+    answer = "error:450 4.3.2 Closed for today"
+
+    def get(self, question: Question) -> Answer | Awaitable[Answer]:
+        if question == Lookup("routes", "closed.test"):
+            return Found((self.answer,))
+        return super().get(question)
+
+
+def test_what_is_refused_for_a_while_is_routed_again_later() -> None:
+    """The others get their mail now, and nobody is told that it failed."""
+    text = "a: x@closed.test, X@closed.test, x@Closed.Test, betty\nowner-a: joe"
+    found = expand(Closed(text), "a", routes="there")
+    assert names(found) == [
+        "x@closed.test",
+        "X@closed.test",
+        "betty@gonzo.test",
+    ]
+    assert [child.route is None for child in found.children] == [True, True, False]
+    assert {str(child.owner) for child in found.children} == {"owner-a@gonzo.test"}
+    assert not found.problems
+    router = make_router(routes="there")
+    again = router.expand(found.children[0].address)
+    assert answer_now(again, Closed(text)) == RoutingFailed("Closed for today")
+    opened = expand(Aliases(text), "x@closed.test", routes="there")
+    assert [child.route and child.route.hop for child in opened.children] == [
+        "closed.test"
+    ]
+
+
+def test_what_is_refused_for_ever_is_reported() -> None:
+    facts = Closed("a: x@closed.test, betty")
+    facts.answer = "error:5.1.2 gone"
+    found = expand(facts, "a", routes="there")
+    assert names(found) == ["betty@gonzo.test"]
+    assert problems(found) == ["x@closed.test: 5.1.2 gone"]
 
 
 def test_trace_is_what_sendmail_prints() -> None:

@@ -118,6 +118,43 @@ def test_keys_are_ascii() -> None:
         check_way("bücher.test", "discard:")
 
 
+GOOD_KEYS = (
+    "*",
+    ".",
+    ".sub.test",
+    "w.test",
+    "xn--bcher-kva.test",
+    "[192.0.2.1]",
+    "[ipv6:2001:db8::1]",
+)
+
+
+@pytest.mark.parametrize("value", ["smtp:", "smtp: tls=required", "smtp:[hub.test]"])
+@pytest.mark.parametrize("key", GOOD_KEYS)
+def test_keys_go_with_ways_that_name_no_host(key: str, value: str) -> None:
+    check_way(key, value)
+
+
+BAD_KEYS = (
+    "joe@w.test",
+    "w.test.",
+    "w..test",
+    "..test",
+    "*.test",
+    "w.test,x.test",
+    "[192.0.2.1",
+    "[192.0.2]",
+    "[ipv6:2001:0db8::1]",
+    "-w.test",
+)
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_keys_that_no_domain_has_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="is no domain: write"):
+        check_way(key, "discard:")
+
+
 def three_questions() -> Generator[Question, Answer, list[Answer]]:
     first = yield UserExists("a")
     second = yield UserExists("b")

@@ -185,6 +185,24 @@ async def test_a_member_of_a_list_that_fails_is_told_to_the_owner() -> None:
         assert report.recipient.to_text() == "owner-team@gonzo.test"
 
 
+async def test_a_member_whose_route_defers_waits_alone() -> None:
+    aliases = {"list": ["x@closed.test", "joe"], "owner-list": ["betty"]}
+    routes = {"closed.test": "error:450 4.3.2 Closed for today"}
+    async with bench(Plan(aliases=aliases, routes=routes)) as b:
+        await send(b, "list", sender="ann@far.test")
+        assert tried(b) == ["joe@gonzo.test"]
+        (entry,) = await b.queue()
+        assert str(entry.sender) == "owner-list@gonzo.test"
+        assert [str(r.address) for r in entry.recipients] == ["x@closed.test"]
+        b.routes.aliases.clear()
+        await b.rescan(3600)
+        await b.rescan(1)
+        assert tried(b) == ["joe@gonzo.test", "x@closed.test"]
+        assert await b.queue() == []
+        assert b.told(ReportQueued) == []
+        assert b.is_balanced()
+
+
 async def test_a_table_that_fails_defers_and_then_goes_on() -> None:
     async with bench(Plan(aliases={"all": ["joe"]})) as b:
         b.aliases.fault = "aliases:1: broken"
