@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
 import msgspec
@@ -30,6 +30,7 @@ from postroom.observe.events import (
     ReportDropped,
     ReportQueued,
 )
+from postroom.observe.owner import acting_as
 from postroom.observe.render import json_line
 from postroom.observe.settings import HistorySettings
 
@@ -140,27 +141,31 @@ class HistoryWriter:
     def _take_up(self) -> None:
         """Go on with the file of a former writer of this name."""
         for path in files_of(self._home)[-1:]:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            with self._as_owner():
+                self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             self._octets = os.fstat(self._fd).st_size
             self._begun_us = begun_us(path)
 
     def _go_on(self, now_us: int) -> None:
         """Begin a file, named by the moment, and remove what is too old or too much."""
         self.close()
-        os.makedirs(self._home, 0o700, exist_ok=True)
         path = os.path.join(self._home, f"{now_us:020}{SUFFIX}")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        with self._as_owner():
+            os.makedirs(self._home, 0o700, exist_ok=True)
+            self._fd = os.open(path, flags, 0o600)
         self._octets, self._begun_us = os.fstat(self._fd).st_size, now_us
-        self._belong_to_server()
         self._clean(now_us)
 
-    def _belong_to_server(self) -> None:
-        """What root writes for the server's user has to be theirs."""
-        if os.geteuid() == 0:
-            owner = os.stat(self._directory)
-            os.chown(self._home, owner.st_uid, owner.st_gid)
-            os.fchown(self._fd, owner.st_uid, owner.st_gid)
+    def _as_owner(self) -> AbstractContextManager[None]:
+        """What root writes for the server's user is theirs, by their rights."""
+        if os.geteuid() != 0:
+            return nullcontext()
+        place = os.path.abspath(self._directory)
+        while not os.path.exists(place):  # it will be made there
+            place = os.path.dirname(place)
+        owner = os.stat(place)
+        return acting_as(owner.st_uid, owner.st_gid)
 
     def _clean(self, now_us: int) -> None:
         files = files_of(self._home)

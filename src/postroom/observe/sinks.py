@@ -21,6 +21,8 @@ from postroom.observe.settings import LogSettings
 
 ToLine = Callable[[AnyEvent], bytes]
 """Makes a line, with its line end, of an event; ``b""`` for none."""
+OpenFile = Callable[[str], int]
+"""Opens a log file to append to, made if it is not there; returns a descriptor."""
 ZoneOffset = Callable[[int], int]
 """Gives the seconds east of UTC at a moment in microseconds."""
 
@@ -59,10 +61,23 @@ def json_lines(*, sessions: bool = False) -> ToLine:
     return to_line
 
 
+def open_file(path: str) -> int:
+    """Open a log file as anybody may.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.open(path, flags, 0o640)
+
+
 def open_log(
-    settings: LogSettings, hostname: str, zone_offset_s: ZoneOffset
+    settings: LogSettings,
+    hostname: str,
+    zone_offset_s: ZoneOffset,
+    opens: OpenFile = open_file,
 ) -> "LogSink":
-    """Open the log that the settings ask for.
+    """Open the log that the settings ask for; ``opens`` does so if it is a file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -72,7 +87,8 @@ def open_log(
         to_line = json_lines(sessions=sessions)
     else:
         to_line = sendmail_lines(hostname, zone_offset_s, sessions=sessions)
-    return LogSink(settings.to, to_line, waiting_max=settings.waiting_max)
+    waiting_max = settings.waiting_max
+    return LogSink(settings.to, to_line, waiting_max=waiting_max, opens=opens)
 
 
 class LogSink:
@@ -83,15 +99,22 @@ class LogSink:
             stays the caller's.
         to_line: makes the lines.
         waiting_max: events that may wait; beyond it the sink is ``full``.
+        opens: opens the file, now and for ``reopen``.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
     def __init__(
-        self, target: str | int, to_line: ToLine, *, waiting_max: int = 20_000
+        self,
+        target: str | int,
+        to_line: ToLine,
+        *,
+        waiting_max: int = 20_000,
+        opens: OpenFile = open_file,
     ) -> None:
-        self._path, self._fd = _open_target(target)
+        self._open = opens
+        self._path, self._fd = _open_target(target, opens)
         self._to_line = to_line
         self._waiting_max = waiting_max
         self._waiting: deque[AnyEvent] = deque()
@@ -195,7 +218,7 @@ class LogSink:
         if not self._path:
             return
         try:
-            _, fresh = _open_target(self._path)
+            fresh = self._open(self._path)
         except OSError as error:
             self._complain(error)  # the old file goes on
             return
@@ -209,13 +232,12 @@ class LogSink:
             print(f"postroom: log {what}: {error}; trying again", file=sys.stderr)
 
 
-def _open_target(target: str | int) -> tuple[str, int]:
+def _open_target(target: str | int, opens: OpenFile) -> tuple[str, int]:
     if isinstance(target, int):
         return "", target
     if target in ("stdout", "stderr"):
         return "", 1 if target == "stdout" else 2
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return target, os.open(target, flags, 0o640)
+    return target, opens(target)
 
 
 def _write_octets_max(fd: int) -> int:

@@ -47,7 +47,8 @@ class ShardLock:
 
 def _open(directory: str) -> int:
     path = os.path.join(directory, "lock")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
 
 
 def _lock(descriptor: int) -> bool:

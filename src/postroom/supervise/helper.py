@@ -11,13 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import msgspec
 
 from postroom.helper.requests import SOCKET_NAME, Start
 from postroom.supervise.identity import RunAs
 from postroom.supervise.plan import Plan
+from postroom.supervise.sockets import bind_unix
 
 COMMAND = (sys.executable, "-m", "postroom.helper")
 _BACKLOG = 128
@@ -29,13 +29,15 @@ def helper_for(plan: Plan, run_as: RunAs | None) -> Iterator[None]:
     """Keep a helper running meanwhile, if the plan wants one.
 
     Raises:
+        BindError: its socket cannot be made.
         OSError: it cannot be started.
     """
     if not plan.pam_service:
         yield
         return
     read_end, write_end = os.pipe()
-    listener = _listen(f"{plan.run_directory}/{SOCKET_NAME}", run_as)
+    path = f"{plan.run_directory}/{SOCKET_NAME}"  # the workers' alone
+    listener = bind_unix(path, mode=0o600, run_as=run_as, backlog=_BACKLOG)
     try:
         process = _start(plan, run_as, listener, read_end)
     finally:
@@ -66,21 +68,3 @@ def _start(
         pass_fds=(listener.fileno(), lifeline),
         close_fds=True,
     )
-
-
-def _listen(path: str, run_as: RunAs | None) -> socket.socket:
-    """Make the socket; it is nobody's but the workers' from its first moment on."""
-    Path(path).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(path)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    if run_as is not None:
-        os.chown(path, run_as.uid, run_as.gid)
-    listener.listen(_BACKLOG)
-    return listener

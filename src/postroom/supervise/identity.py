@@ -9,11 +9,14 @@ import grp
 import os
 import pwd
 import resource
+import stat
 from pathlib import Path
 
 import msgspec
 
 from postroom.admin.settings import ProcessSettings
+from postroom.observe.owner import acting_as
+from postroom.observe.sinks import open_file
 
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 """From the kernel's linux/prctl.h."""
@@ -102,9 +105,53 @@ def make_directory(path: str, mode: int, run_as: RunAs | None) -> None:
             parent.chmod(0o755)  # whatever the umask
     if not _make(directory):
         return
-    if run_as is not None:
-        os.chown(directory, run_as.uid, run_as.gid)
-    directory.chmod(mode)
+    # By a descriptor: who owns the parent could put a link in its place.
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if run_as is not None:
+            os.fchown(fd, run_as.uid, run_as.gid)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def open_log_file(path: str, run_as: RunAs | None) -> int:
+    """Open the log to append to; the file belongs to the workers, who do so too.
+
+    Where the workers' user could have laid a link, it is opened with their rights.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if run_as is None:
+        return open_file(path)
+    if could_change(path, run_as):
+        with acting_as(run_as.uid, run_as.gid):
+            return open_file(path)
+    fd = open_file(path)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.fchown(fd, run_as.uid, run_as.gid)
+    return fd
+
+
+def could_change(path: str, run_as: RunAs) -> bool:
+    """Whether the workers' user could put something else under this name.
+
+    Raises:
+        OSError: its directory cannot be looked at.
+    """
+    for one in {os.path.abspath(path), os.path.realpath(path)}:
+        above = Path(one).parents
+        for place in above:
+            found = place.stat()
+            keeps_names = place != above[0] and found.st_mode & stat.S_ISVTX
+            if found.st_uid == run_as.uid:
+                return True
+            if found.st_mode & stat.S_IWOTH and not keeps_names:
+                return True
+            if found.st_mode & stat.S_IWGRP and found.st_gid in run_as.groups:
+                return True
+    return False
 
 
 def _make(directory: Path) -> bool:

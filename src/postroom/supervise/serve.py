@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import NamedTuple
 
 from postroom.net.clock import read_now, zone_offset_s
@@ -21,6 +22,7 @@ from postroom.supervise.identity import (
     choose_identity,
     give_up_capabilities,
     make_directory,
+    open_log_file,
     raise_file_limit,
 )
 from postroom.supervise.keys import Keyring, KeysError, read_keys, wanted_of
@@ -75,7 +77,7 @@ def serve(
             log = _Log(plan, run_as)
             held.callback(log.close)
             held.enter_context(helper_for(plan, run_as))
-        except AlreadyRunning as error:
+        except (AlreadyRunning, BindError) as error:
             return _refuse(error, EX_UNAVAILABLE)
         except OSError as error:
             return _refuse(_unwritable(error), EX_CANTCREAT)
@@ -106,7 +108,7 @@ class _Start(NamedTuple):
     ) -> int:
         plan, log = self.plan, self.log
         workers = WorkersLock(plan.spool_directory)
-        sockets = asyncio.run(bind_all(plan, passed, workers.is_held))
+        sockets = asyncio.run(bind_all(plan, passed, workers.is_held, self.run_as))
         try:
             give_up_capabilities()
             log.tell(f"starting: {_how_many(plan.workers)}, {_where(sockets)}")
@@ -180,9 +182,9 @@ class _Log:
 
     def __init__(self, plan: Plan, run_as: RunAs | None) -> None:
         self._path = "" if plan.log.to in ("stdout", "stderr") else plan.log.to
-        self._run_as = run_as
+        self._opens = partial(open_log_file, run_as=run_as)
         self._make_file()
-        self._sink = open_log(plan.log, plan.hostname, zone_offset_s)
+        self._sink = open_log(plan.log, plan.hostname, zone_offset_s, self._opens)
 
     def tell(self, what: str, level: str = "info") -> None:
         self._sink.emit(Lifecycle(read_now().utc_us, what, level))
@@ -198,11 +200,7 @@ class _Log:
     def _make_file(self) -> None:
         """Make the file before anyone appends, as the workers' own."""
         if self._path:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o640)
-            if self._run_as is not None:
-                os.fchown(fd, self._run_as.uid, self._run_as.gid)
-            os.close(fd)
+            os.close(self._opens(self._path))
 
 
 def _unwritable(error: OSError) -> str:

@@ -17,11 +17,14 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from postroom.mail.now import SECOND_US
 from postroom.net.clock import read_mono_us
+from postroom.observe.owner import acting_as
+from postroom.supervise.identity import RunAs
 from postroom.supervise.plan import Listen, Plan
 from postroom.supervise.systemd import Passed
 
@@ -61,6 +64,7 @@ async def bind_all(
     plan: Plan,
     passed: Sequence[Passed] = (),
     others_live: Callable[[], bool] = lambda: False,
+    run_as: RunAs | None = None,
 ) -> list[Bound]:
     """Bind every address, and the submission socket in the run directory.
 
@@ -68,6 +72,7 @@ async def bind_all(
         plan: says which, and how many workers want one each.
         passed: what systemd has bound already.
         others_live: whether workers of a former server may still have an address.
+        run_as: whose the run directory is, if not our own.
 
     Raises:
         BindError: one of them cannot be had, or one that was passed has no use; none
@@ -84,7 +89,8 @@ async def bind_all(
             elif listen.port:
                 bound.append(Bound(listen, await waiting.bind(listen)))
             else:
-                bound.append(Bound(listen, (bind_unix(listen.ip, mode=0o666),)))
+                sock = bind_unix(listen.ip, mode=0o666, run_as=run_as)
+                bound.append(Bound(listen, (sock,)))
     except BaseException:
         for one in bound:
             one.close()
@@ -162,22 +168,30 @@ def _bind(listen: Listen, *, shared: bool) -> socket.socket:
     return sock
 
 
-def bind_unix(path: str, *, mode: int) -> socket.socket:
+def bind_unix(
+    path: str, *, mode: int, run_as: RunAs | None, backlog: int = BACKLOG
+) -> socket.socket:
     """Bind and listen on a Unix socket, replacing what a former server left.
+
+    It has its mode and its owner from its first moment on, and nothing is changed by
+    name: that could be a link by then.
 
     Raises:
         BindError: the path is too long, or not to be written.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~mode)
     try:
-        Path(path).unlink(missing_ok=True)
-        sock.setblocking(False)
-        sock.bind(path)
-        Path(path).chmod(mode)
-        sock.listen(BACKLOG)
+        with acting_as(run_as.uid, run_as.gid) if run_as else nullcontext():
+            Path(path).unlink(missing_ok=True)
+            sock.setblocking(False)
+            sock.bind(path)
+        sock.listen(backlog)
     except OSError as error:
         sock.close()
         raise BindError(f"cannot listen on {path}: {error}") from error
+    finally:
+        os.umask(before)
     return sock
 
 
