@@ -214,7 +214,7 @@ def identify(credentials: PeerCredentials, operator_gid: int | None) -> Caller:
         name = pwd.getpwuid(uid).pw_name
         groups = os.getgrouplist(name, credentials.gid)
     except KeyError:
-        name, groups = str(uid), [credentials.gid]
+        name, groups = f"uid{uid}", [credentials.gid]
     is_operator = uid in (0, os.geteuid()) or operator_gid in groups
     return Caller(uid, name, Access.FULL if is_operator else Access.OWN)
 

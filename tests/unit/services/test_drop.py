@@ -1,7 +1,6 @@
 """The drop directory: what is left there is sent, returned, or left alone."""
 
 import fcntl
-import getpass
 import os
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from postroom.services.drop import DropDirectory
 from postroom.services.letter import Desk
 from postroom.services.people import People
 from postroom.services.settings import SubmissionSettings
+from postroom.testing.host import login_of
 from postroom.testing.submitter import Kept, MemorySubmitter
 
 LETTER = b"Subject: s\n\nbody\n"
-USER = getpass.getuser()
+USER = login_of(os.geteuid())
 
 
 class Place:
