@@ -34,10 +34,13 @@ class Pop3Settings(
     """Where USER and PASS are taken on connections without TLS."""
     timeout: Duration = Duration.from_text("10m")
     """How long a client may be idle (RFC 1939 §3 wants ten minutes at least)."""
+    login_timeout: Duration = Duration.from_text("3m")
+    """How long a client may take to log in, whatever it says meanwhile: so strangers
+    cannot hold the sessions of users."""
     sessions_max: int = 1000
     """Sessions at a time."""
     sessions_per_client_max: int = 50
-    """Sessions at a time from one address."""
+    """Sessions at a time from one address (IPv6: one /64)."""
     read_ahead_messages: int = 32
     """How many messages are read at once when a client fetches one after another."""
     read_ahead_octets: Size = Size.from_text("256KiB")
@@ -64,6 +67,7 @@ _AT_LEAST_ONE = (
     "login_failures_per_client",
     "login_failures_period",
     "timeout",
+    "login_timeout",
     "sessions_max",
     "sessions_per_client_max",
     "read_ahead_messages",

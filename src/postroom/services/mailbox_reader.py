@@ -7,7 +7,7 @@ that fetches a single message reads little more than that. One call is in flight
 time, so the session's files are never touched by two threads.
 """
 
-from asyncio import Future, get_running_loop, wait
+from asyncio import Future, Task, create_task, get_running_loop, shield, wait
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ class MailboxReader:
         self._ready: dict[int, bytes | None] = {}
         self._fetching: Future[list[bytes | None]] | None = None
         self._busy: Future[Any] | None = None
+        self._closing: Task[None] | None = None
         self._first = self._end = 0
         self._batch = 1
         self._expected = 0
@@ -90,9 +91,16 @@ class MailboxReader:
         return await self._run(self._session.remove, indexes) if indexes else 0
 
     async def aclose(self) -> None:
-        """Give the mailbox free."""
-        await self._fetched()
-        await self._run(self._session.close)
+        """Give the mailbox free, even if who waits for that is cancelled."""
+        if self._closing is None:
+            self._closing = create_task(self._close())
+        await shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._fetched()
+        finally:
+            await self._run(self._session.close)
 
     def _fetch_next(self) -> None:
         """Read on where the last batch ended, if the client goes that way."""

@@ -110,7 +110,7 @@ class RetrieveService:
     async def serve(self, stream: Stream, listener: str = "") -> None:
         """Serve one connection from greeting to end."""
         counters, settings = self._tools.counters, self.settings
-        client = f"{SERVICE}:{stream.peer_ip}"
+        client = f"{SERVICE}:{client_of(stream.peer_ip)}"
         if not counters.add(SERVICE, 1, settings.sessions_max):
             return await self._turn_away(stream, _TOO_MANY, "sessions_max")
         try:
@@ -192,6 +192,9 @@ class _Pop3Session:
         self._settings = settings
         self._tools = tools
         self._timeout_us = int(settings.timeout)
+        self._login_until_us: int | None = (
+            tools.clock().mono_us + settings.login_timeout
+        )
         self._connection = ServerConnection(
             settings, plaintext_allowed=_takes_plaintext(stream, settings)
         )
@@ -248,12 +251,20 @@ class _Pop3Session:
 
     async def _flush(self) -> None:
         stream = self._stream
-        stream.allow(self._timeout_us)
+        stream.allow(self._patience_us())
         data = self._connection.data_to_send()
         if data:
             stream.write(data)
             if stream.is_congested:
                 await stream.drain()
+
+    def _patience_us(self) -> int:
+        if self._login_until_us is None:  # logged in
+            return self._timeout_us
+        left_us = self._login_until_us - self._tools.clock().mono_us
+        if left_us <= 0:  # the stream would not tell of it while the client talks
+            raise StreamTimeout("the client has not logged in in time")
+        return min(left_us, self._timeout_us)
 
     async def _answer(self, event: Event) -> None:
         match event:
@@ -330,6 +341,7 @@ class _Pop3Session:
                 text = "mailbox cannot be opened"
                 connection.login_refused(code, text, is_failure=False)
             case _:
+                self._login_until_us = None
                 self._reader = MailboxReader(opened, tools.pool, self._settings)
                 connection.login_accepted(opened.sizes, opened.uids)
 
@@ -366,8 +378,8 @@ class _Pop3Session:
         if reader.is_large(index):
             return await self._retrieve_large(reader, event)
         content = await reader.whole(index)
-        if content is None:
-            return connection.message_refused(_gone(index), "SYS/TEMP")
+        if content is None:  # it is tried once more there, and told why
+            return await self._retrieve_large(reader, event)
         connection.message(content)
         self._count(event, len(content))
 
@@ -385,6 +397,7 @@ class _Pop3Session:
                     if not connection.wants_more:
                         break
         except OSError as error:
+            self._tell_unreadable(index, error)
             if not is_begun:
                 return connection.message_refused(_gone(index), "SYS/TEMP")
             # There is no way to say so within a message but to break off.
@@ -402,12 +415,24 @@ class _Pop3Session:
         assert reader is not None
         failed = await reader.remove(event.deleted)
         self._deleted = len(event.deleted) - failed
+        if failed:
+            count = len(event.deleted)
+            self._tell_trouble(f"{failed} of {count} deletions could not be made")
         # RFC 1939 §6: the lock goes before the answer, so that who saw the answer
         # can log in again.
         await self.aclose()
         self._connection.updated(failed)
 
     # Telling
+
+    def _tell_unreadable(self, index: int, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # else another reader took it
+            self._tell_trouble(f"{_gone(index)}: {error.strerror or error}")
+
+    def _tell_trouble(self, what: str) -> None:
+        what = f"POP3 session of {self.origin.login}: {what}"
+        utc_us = self._tools.clock().utc_us
+        self._tools.emit(Lifecycle(utc_us=utc_us, what=what, level="error"))
 
     def _tell_refused(self, event: Refused) -> None:
         self._tools.emit(

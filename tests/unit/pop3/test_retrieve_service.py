@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueIds
 from postroom.mail.units import Duration, Size
 from postroom.mailbox.maildir import Maildirs
+from postroom.mailbox.maildir_session import MaildirSession
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import InUse, Parcel, Unusable
@@ -23,6 +25,7 @@ from postroom.net.connect import wrap
 from postroom.net.stream import Stream
 from postroom.observe.events import (
     AnyEvent,
+    Lifecycle,
     LoggedIn,
     LoginFailed,
     MailboxSession,
@@ -30,6 +33,7 @@ from postroom.observe.events import (
     SessionRefused,
 )
 from postroom.pop3.settings import Pop3Settings
+from postroom.services.mailbox_reader import MailboxReader
 from postroom.services.retrieve import LoginUnavailable, RetrieveService, RetrieveTools
 
 FAST = Pop3Settings(
@@ -54,6 +58,7 @@ class Office:
         self.store = Maildirs(MailboxSettings(path=f"{path}/{{user}}"), "mx.test")
         self.ids = QueueIds(0)
         self.pool = pool
+        self.clock = read_now
         self.tasks: list[asyncio.Task[None]] = []
         self.streams: list[Stream] = []
 
@@ -84,7 +89,7 @@ class Office:
             authenticate=authenticate,
             counters=self.counters,
             emit=self.events.append,
-            clock=read_now,
+            clock=lambda: self.clock(),
             default_domain="home.test",
             domains=lambda: ("home.test", "b.test"),
         )
@@ -378,6 +383,86 @@ async def test_session_limits(office: Office, limit: str) -> None:
         assert (await third.line()).startswith("+OK")
 
 
+async def test_an_ipv6_network_is_one_client(office: Office) -> None:
+    settings = msgspec.structs.replace(FAST, sessions_per_client_max=1)
+    async with office.client(settings, "2001:db8::1") as first:
+        assert (await first.line()).startswith("+OK")
+        async with office.client(settings, "2001:db8::2") as second:
+            assert "from your address" in await second.line()
+        async with office.client(settings, "2001:db8:0:1::1") as third:
+            assert (await third.line()).startswith("+OK")
+
+
+async def test_who_says_nothing_is_closed(office: Office) -> None:
+    settings = msgspec.structs.replace(FAST, login_timeout=Duration(1))
+    now = read_now()
+    office.clock = lambda: now
+    async with office.client(settings) as client:
+        assert (await client.line()).startswith("+OK")
+        assert await client.reader.read() == b""  # at the sweeper's next look
+    assert office.told(SessionClosed)[0].how == "timeout"
+
+
+@pytest.mark.parametrize("command", ["CAPA", "USER joe", "STAT"])
+async def test_who_talks_and_does_not_log_in_is_closed(
+    office: Office, command: str
+) -> None:
+    now = read_now()
+    office.clock = lambda: now
+    async with office.client() as client:
+        await client.line()
+        await client.ask("USER betty")
+        now = msgspec.structs.replace(now, mono_us=now.mono_us + 180_000_000)
+        client.send(command)
+        assert await client.reader.read() == b""
+    assert office.told(SessionClosed)[0].how == "timeout"
+
+
+async def test_who_is_logged_in_has_time(office: Office) -> None:
+    settings = msgspec.structs.replace(FAST, login_timeout=Duration.from_text("1m"))
+    now = read_now()
+    office.clock = lambda: now
+    async with office.client(settings) as client:
+        await client.login()
+        now = msgspec.structs.replace(now, mono_us=now.mono_us + 3_600_000_000)
+        assert await client.ask("NOOP") == "+OK"
+        assert await client.ask("QUIT") == "+OK signing off (mailbox empty)"
+
+
+async def test_the_log_says_why_a_message_cannot_be_had(
+    office: Office, tmp_path: Path
+) -> None:
+    office.deliver(LETTER, LETTER)
+    (tmp_path / "joe/elsewhere").write_bytes(LETTER)
+    async with office.client() as client:
+        await client.login()
+        for path in (tmp_path / "joe/new").iterdir():
+            path.unlink()
+            path.symlink_to(tmp_path / "joe/elsewhere")
+        reply = await client.ask("RETR 1")
+        assert reply == "-ERR [SYS/TEMP] message 1 cannot be read"
+    (told,) = office.told(Lifecycle)
+    expected = "POP3 session of joe: message 1 cannot be read: Too many levels"
+    assert told.what.startswith(expected)
+
+
+async def test_the_log_tells_of_deletions_that_failed(
+    office: Office, tmp_path: Path
+) -> None:
+    office.deliver(LETTER, LETTER)
+    async with office.client() as client:
+        await client.login()
+        path = next((tmp_path / "joe/new").iterdir())
+        path.unlink()
+        path.mkdir()
+        await client.ask("DELE 1")
+        await client.ask("DELE 2")
+        reply = await client.ask("QUIT")
+        assert reply == "-ERR [SYS/TEMP] some deleted messages not removed"
+    (told,) = office.told(Lifecycle)
+    assert told.what == "POP3 session of joe: 1 of 2 deletions could not be made"
+
+
 async def test_a_vanished_message(office: Office, tmp_path: Path) -> None:
     office.deliver(LETTER, b"A: b\r\n\r\n" + b"x" * 2000 + b"\r\n", LETTER)
     settings = Pop3Settings(read_ahead_octets=Size(1000))
@@ -390,6 +475,33 @@ async def test_a_vanished_message(office: Office, tmp_path: Path) -> None:
             assert reply == f"-ERR [SYS/TEMP] message {n} cannot be read"
         await client.ask("DELE 1")
         assert await client.ask("QUIT") == "+OK signing off (2 left)"
+
+
+async def test_closing_goes_on_if_nobody_waits_for_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.deliver(*[LETTER] * 10)
+    session = office.store.open(MailboxName("joe"))
+    assert isinstance(session, MaildirSession)
+    go_on, real = Event(), session.read
+
+    def slow(first: int, count_max: int, octets_max: int) -> list[bytes | None]:
+        go_on.wait(60)
+        return real(first, count_max, octets_max)
+
+    monkeypatch.setattr(session, "read", slow)
+    reader = MailboxReader(session, office.pool, FAST)
+    reading = asyncio.create_task(reader.whole(0))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(reader.aclose())
+    await asyncio.sleep(0)
+    reading.cancel()
+    closing.cancel()
+    await asyncio.wait([reading, closing])
+    go_on.set()
+    assert reader._closing is not None
+    await asyncio.wait([reader._closing])
+    assert office.left() == 10
 
 
 async def test_a_cancelled_session_frees_the_mailbox(office: Office) -> None:
