@@ -4,7 +4,6 @@ Answers are streams in short pages, whatever the length of the queue. An order t
 fails in the middle says so; what it had done until then is done and was told.
 """
 
-import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -12,6 +11,7 @@ import msgspec
 
 from postroom.admin.control import Access, Caller, ControlError, Handler
 from postroom.admin.letters import letter_parts
+from postroom.admin.merging import merge_entries
 from postroom.admin.requests import (
     Counted,
     GivenUp,
@@ -249,26 +249,6 @@ async def flatten(pages: AsyncIterator[Sequence[Entry]]) -> AsyncIterator[Entry]
     async for page in pages:
         for entry in page:
             yield entry
-
-
-async def merge_entries(
-    sources: Sequence[AsyncIterator[Entry]],
-) -> AsyncIterator[Entry]:
-    """Merge sources that are each in order of arrival, holding one entry of each."""
-    heads: list[tuple[int, str, int, Entry]] = []
-    for number, source in enumerate(sources):
-        if (entry := await anext(source, None)) is not None:
-            heads.append((entry.arrival_us, entry.queue_id, number, entry))
-    heapq.heapify(heads)
-    while heads:
-        *_, number, entry = heads[0]
-        yield entry
-        follower = await anext(sources[number], None)
-        if follower is None:
-            heapq.heappop(heads)
-        else:
-            key = (follower.arrival_us, follower.queue_id, number, follower)
-            heapq.heapreplace(heads, key)
 
 
 def _read(arguments: msgspec.Raw, kind: type[T]) -> T:

@@ -8,13 +8,12 @@ reached is listed in ``problems``, never passed over in silence.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
 from postroom.admin.control import ControlError
 from postroom.admin.live import LiveShards
-from postroom.admin.offline import Clock, Farewells, OfflineShard
-from postroom.admin.queue import Emit, merge_entries
+from postroom.admin.merging import merge_entries
 from postroom.admin.requests import (
     Counted,
     GivenUp,
@@ -24,11 +23,15 @@ from postroom.admin.requests import (
     Ordered,
     QueueCounts,
 )
-from postroom.spool.offline import view_shards
+from postroom.spool.lock import shards_in
 from postroom.spool.selection import QueueFilter
 from postroom.spool.settings import SpoolSettings
 from postroom.spool.shape import Shape
 from postroom.spool.spool import Entry, EntryRecipient, Handled, SpoolError
+
+if TYPE_CHECKING:  # it brings the engine, and is needed with the server down only
+    from postroom.admin.offline import Clock, Farewells
+    from postroom.admin.queue import Emit
 
 T = TypeVar("T")
 _TROUBLE = (WorkerGone, RequestRefused, SpoolError, ControlError, OSError)
@@ -78,8 +81,8 @@ class OnSite(NamedTuple):
     """
 
     spool: SpoolSettings
-    emit: Emit = lambda _: None
-    farewells: Farewells | None = None
+    emit: "Emit" = lambda _: None
+    farewells: "Farewells | None" = None
 
 
 class WholeQueue:
@@ -95,7 +98,7 @@ class WholeQueue:
         live: how many workers answered.
     """
 
-    def __init__(self, run_directory: str, site: OnSite | None, clock: Clock) -> None:
+    def __init__(self, run_directory: str, site: OnSite | None, clock: "Clock") -> None:
         self._run_directory = run_directory
         self._site = site
         self._clock = clock
@@ -126,14 +129,19 @@ class WholeQueue:
     def _open_offline(self, site: OnSite, held: set[int]) -> None:
         spool = site.spool
         try:
-            views = self._stack.enter_context(view_shards(spool.directory))
+            orphans = [each for each in shards_in(spool.directory) if each not in held]
+            if not orphans:
+                return
+            from postroom.admin.offline import OfflineShard  # see the head of the file
+            from postroom.spool.offline import view_shards
+
+            views = self._stack.enter_context(view_shards(spool.directory, orphans))
         except (SpoolError, OSError) as error:
             self.problems.append(f"spool {spool.directory}: {error}")
             return
         self._sources += [
             OfflineShard(view, spool, self._clock, site.emit, site.farewells)
             for view in views
-            if view.shard not in held
         ]
 
     def entries(self, wanted: QueueFilter) -> AsyncIterator[Entry]:

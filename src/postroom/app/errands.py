@@ -33,6 +33,7 @@ from postroom.route.routing import (
     Unknown,
     Unroutable,
 )
+from postroom.services.answer import Answer
 from postroom.services.farewell import Undertaker
 from postroom.services.line import Line
 from postroom.services.queue_run import QueueSelection
@@ -45,7 +46,7 @@ from postroom.services.submission import (
     EX_OK,
     EX_TEMPFAIL,
 )
-from postroom.services.submitter import Answer, Errands
+from postroom.services.submitter import Errands
 from postroom.spool.orders import Farewell
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import Hold, Order, Release, Retry, Spool

@@ -18,10 +18,10 @@ from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import AnyEvent, TableRefused
 from postroom.observe.history import HistoryWriter
 from postroom.schedule.senders import Senders
+from postroom.services.answer import Answer
 from postroom.services.farewell import Undertaker
 from postroom.services.ration import Ration
 from postroom.services.report import Reporter
-from postroom.services.submitter import Answer
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import Shard
 from postroom.spool.orders import Farewell

@@ -9,11 +9,10 @@ import os
 import pwd
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from postroom.admin.offline import Farewells
 from postroom.admin.whole import OnSite, WholeQueue
 from postroom.cli.options import EX_TEMPFAIL
 from postroom.config.settings import Config
@@ -21,13 +20,16 @@ from postroom.net.clock import read_now
 from postroom.observe.history import HistoryWriter
 from postroom.spool.spool import Entry, QueueFilter
 
+if TYPE_CHECKING:  # it brings the engine, and is needed with the server down only
+    from postroom.admin.offline import Farewells
+
 T = TypeVar("T")
 
 
 def on_queue(
     config: Config,
     work: Callable[[WholeQueue], Awaitable[T]],
-    farewells: Farewells | None = None,
+    farewells: "Farewells | None" = None,
 ) -> T:
     """Do some work on the queue; ends the command if not all could be reached."""
 
@@ -59,4 +61,4 @@ def user_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return f"uid{os.geteuid()}"

@@ -25,16 +25,13 @@ DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 QUOTED_STRING = re.compile(
     rf'"((?:[\x20\x21\x23-\x5b\x5d-\x7e{_UTF8}]|\\[\x20-\x7e])*)"'
 )
-# sub-domain = Let-dig [Ldh-str]; the underscore is not in the RFC but in use.
-_LABEL = (
-    rf"[A-Za-z0-9_{_UTF8}]"
-    rf"(?:[A-Za-z0-9_\-{_UTF8}]{{0,61}}[A-Za-z0-9_{_UTF8}])?"
-)
+# sub-domain = Let-dig [Ldh-str]; the underscore is not in the RFC but in use. One class
+# of characters, looked at from both ends: a class with all of UTF-8 takes a millisecond
+# to compile, in each process and command.
+_LABEL = rf"(?!-)[A-Za-z0-9_\-{_UTF8}]{{1,63}}(?<!-)"
 DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # address-literal = "[" ( IPv4-address-literal / IPv6-address-literal / ... ) "]"
 ADDRESS_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f:.]+\]", re.IGNORECASE)
-# A-d-l = At-domain *( "," At-domain ): a source route, which we ignore.
-SOURCE_ROUTE = re.compile(rf"@{_LABEL}(?:(?:\.|,@){_LABEL})*:")
 
 
 class AddressError(ValueError):
@@ -96,9 +93,8 @@ NULL_SENDER = Address("", "")
 def _parse(text: str) -> Address:
     if not text:
         return NULL_SENDER
-    route = SOURCE_ROUTE.match(text)
-    if route:  # RFC 5321 §4.1.1.3: strip it and use the rest
-        text = text[route.end() :]
+    if text[0] == "@":
+        text = _without_route(text)
     if len(text.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS_MAX:
         raise AddressError(f"address is longer than {ADDRESS_OCTETS_MAX} octets")
     local, rest = _split_local(text)
@@ -109,6 +105,15 @@ def _parse(text: str) -> Address:
     if rest[0] != "@":
         raise AddressError("local part has characters that need quotes")
     return Address(local, _domain(rest[1:]))
+
+
+def _without_route(text: str) -> str:
+    """Strip a source route, as RFC 5321 §4.1.1.3 says, and use the rest."""
+    # A-d-l = At-domain *( "," At-domain ), and a colon behind it
+    route, colon, rest = text.partition(":")
+    hops = route.split(",")
+    is_route = all(hop[:1] == "@" and DOMAIN.fullmatch(hop, 1) for hop in hops)
+    return rest if colon and is_route else text
 
 
 def _split_local(text: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ _MONTHS = (
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 # Extended-Domain = Domain / address-literal: what may stand outside a comment.
-_NAME_OUTSIDE = re.compile(r"[^A-Za-z0-9._:\-\[\]\u0080-\U0010ffff]")
+_NAME_OUTSIDE = re.compile(r"[\x00-,/;-@\\^`{-\x7f]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_\-]")  # ciphers have underscores
 _NAME_CHARS_MAX = 255  # RFC 5321 §4.5.3.1.2

@@ -14,6 +14,7 @@ from postroom.mail.address_list import parse_address_list
 from postroom.mail.envelope import Origin
 from postroom.net.stream import Stream, StreamError
 from postroom.observe.events import AnyEvent, Lifecycle
+from postroom.services.answer import Answer
 from postroom.services.frames import Caller, FrameError
 from postroom.services.letter import Desk, Letter
 from postroom.services.people import People, Person
@@ -28,7 +29,7 @@ from postroom.services.submission import (
     parse_argv,
     parse_mailbox,
 )
-from postroom.services.submitter import Answer, Errands
+from postroom.services.submitter import Errands
 
 _FAILED = "sendmail: the mail server failed; the log says how. Nothing was sent"
 _NO_QUEUE_RUN = "You do not have permission to process the queue"

@@ -14,6 +14,7 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Say
+from postroom.services.answer import Answer
 from postroom.services.queue_run import QueueSelection
 from postroom.services.reception import Conversation
 
@@ -60,13 +61,6 @@ class Submitter(Protocol):
 
     async def begin(self, envelope: Envelope) -> Draft | Refused:
         """Judge the sender; ``envelope.recipients`` is still empty."""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What an errand has to say, and the exit code."""
-
-    lines: tuple[str, ...]
-    exit_code: int = 0
 
 
 class Errands(NamedTuple):

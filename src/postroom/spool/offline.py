@@ -21,7 +21,7 @@ from postroom.spool.conditions import condition
 from postroom.spool.database import open_read_only
 from postroom.spool.files import SystemFiles
 from postroom.spool.kept import Kept
-from postroom.spool.lock import shard_directory, shards_in
+from postroom.spool.lock import shard_directory
 from postroom.spool.opening import BODIES, DATABASE
 from postroom.spool.shape import Shape, shape_of
 from postroom.spool.spool import Entry, EntryRecipient, QueueFilter, SpoolError
@@ -118,8 +118,8 @@ class ShardView:
 
 
 @contextmanager
-def view_shards(directory: str) -> Iterator[list[ShardView]]:
-    """Lend all shards of a spool for looking, whether a server runs or not.
+def view_shards(directory: str, shards: Sequence[int]) -> Iterator[list[ShardView]]:
+    """Lend some shards of a spool for looking, whether a server runs or not.
 
     Raises:
         SpoolError: one cannot be read.
@@ -127,7 +127,7 @@ def view_shards(directory: str) -> Iterator[list[ShardView]]:
     views: list[ShardView] = []
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(1, "spool-bodies"))
-        for shard in shards_in(directory):
+        for shard in shards:
             home = shard_directory(directory, shard)
             path = os.path.join(home, DATABASE)
             if not os.path.exists(path):  # a server was stopped while making it

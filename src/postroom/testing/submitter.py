@@ -17,17 +17,13 @@ from postroom.mail.now import Now
 from postroom.mail.outcome import Say
 from postroom.net.listener import Listener, listen
 from postroom.observe.events import AnyEvent
+from postroom.services.answer import Answer
 from postroom.services.letter import Desk
 from postroom.services.pickup import PickupService
 from postroom.services.queue_run import QueueSelection
 from postroom.services.reception import Conversation
 from postroom.services.settings import SubmissionSettings
-from postroom.services.submitter import (
-    Answer,
-    Errands,
-    Refused,
-    Submitted,
-)
+from postroom.services.submitter import Errands, Refused, Submitted
 
 QUEUE_ID = QueueId("0123456789A")
 NOON = Now(1_795_348_800_000_000, 0)

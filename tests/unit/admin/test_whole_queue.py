@@ -1,7 +1,6 @@
 """Two live workers and an orphaned shard make one queue."""
 
 import os
-import pwd
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +18,8 @@ from postroom.admin.control import (
     serve_control,
 )
 from postroom.admin.listing import MailqForm, mailq_lines
-from postroom.admin.queue import Hands, merge_entries, queue_handlers
+from postroom.admin.merging import merge_entries
+from postroom.admin.queue import Hands, queue_handlers
 from postroom.admin.requests import GivenUp, HopNow, Letter, Ordered, Piece
 from postroom.admin.requests import Letters as Letters_
 from postroom.admin.whole import OnSite, WholeQueue
@@ -41,10 +41,11 @@ from postroom.spool.spool import (
     Retry,
     TakeOut,
 )
+from postroom.testing.host import login_of
 from postroom.testing.spool import QUICK, Letters
 
 ALL = QueueFilter()
-USER = pwd.getpwuid(os.geteuid()).pw_name
+USER = login_of(os.geteuid())
 LATER_US = 4_000_000_000_000_000
 
 

@@ -16,10 +16,10 @@ from postroom.dns.resolver import Resolver
 from postroom.mail.address import Address
 from postroom.observe.metrics import Metrics
 from postroom.observe.traces import Found, Search
+from postroom.services.answer import Answer
 from postroom.services.queue_run import QueueSelection
 from postroom.services.receive import ReceiveService
 from postroom.services.submission import EX_DATAERR, EX_NOUSER, EX_OK, EX_TEMPFAIL
-from postroom.services.submitter import Answer
 from postroom.tables.aliases import alias_file
 from postroom.tables.settings import TableSettings
 from postroom.testing.workbench import Bench, Plan, bench

@@ -400,7 +400,7 @@ class TestOffline:
             await shard.accept(Letters(shard).letter())
             await shard.aclose()
         now = read_now()
-        with view_shards(str(tmp_path)) as views:
+        with view_shards(str(tmp_path), shards_in(str(tmp_path))) as views:
             found = [
                 entry.shard
                 for view in views
@@ -413,12 +413,18 @@ class TestOffline:
     async def test_beside_a_server_one_may_look_only(self, tmp_path: Path) -> None:
         shard = await opened(tmp_path)
         await shard.accept(Letters(shard).letter())
-        with view_shards(str(tmp_path)) as [view]:
+        with view_shards(str(tmp_path), [0]) as [view]:
             assert view.counts()["messages"] == 1
         with pytest.raises(SpoolLocked):
             await opened(tmp_path)
         await shard.aclose()
 
     def test_no_spool_is_an_empty_one(self, tmp_path: Path) -> None:
-        with view_shards(str(tmp_path / "none")) as views:
-            assert views == []
+        assert shards_in(str(tmp_path / "none")) == []
+
+    async def test_only_what_is_asked_for_is_opened(self, tmp_path: Path) -> None:
+        for number in (0, 1):
+            shard = await open_shard(str(tmp_path), number, QUICK, clock=read_now)
+            await shard.aclose()
+        with view_shards(str(tmp_path), [1, 7]) as [view]:
+            assert view.shard == 1
