@@ -27,7 +27,7 @@ from postroom.schedule.scheduler import (
     Claim,
     Scheduler,
 )
-from postroom.services.attempts import Span, Tried, events_of, tell_hooks
+from postroom.services.attempts import Observers, Span, Tried, events_of
 from postroom.services.expand import Expander, HopLane
 from postroom.services.gather import Gatherer, Kept
 from postroom.services.listeners import Listeners
@@ -66,6 +66,7 @@ class Parts(NamedTuple):
     expander: Expander
     settler: Settler
     listeners: Listeners
+    observers: Observers
 
 
 class Dispatcher:
@@ -151,12 +152,14 @@ class Dispatcher:
         self._gatherer.hurry()
         if self._wake_handle:
             self._wake_handle.cancel()
+        until = self._loop.time() + seconds
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
         left = list(self._running)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await self._parts.observers.drain(until - self._loop.time())
 
     async def _scan(self) -> int:
         now = self._parts.shop.clock()
@@ -314,9 +317,12 @@ class Dispatcher:
         await self._settle(lease, settled, new)
         agent = lease.route.agent if lease.route else ""
         ended = [i for i, each in enumerate(settled) if each.due_us is None]
-        self._tell(Tried(lease, agent, outcomes, settled, Span(now, now)), ended)
+        tried = Tried(lease, agent, outcomes, settled, Span(now, now))
+        self._tell(tried, ended)
         self._parts.listeners.tried(lease.queue_id, len(lease.numbers))
         self._look_for(new)
+        if ended:
+            await self._observed(tried, ended)
 
     def _spawn(self, lease: Lease) -> None:
         self._run(self._attempt(lease))
@@ -376,9 +382,11 @@ class Dispatcher:
         outcomes = [_FAULT] * count
         settled, new = await self._judge(lease, outcomes, now)
         await self._settle(lease, settled, new)
-        self._tell(Tried(lease, "alias", outcomes, settled, Span(now, now)))
+        tried = Tried(lease, "alias", outcomes, settled, Span(now, now))
+        self._tell(tried)
         self._parts.listeners.tried(lease.queue_id, count)
         self._look_for(new)
+        await self._observed(tried)
 
     def _look_at(self, places: Iterable[HopLane]) -> None:
         now = self._parts.shop.clock()
@@ -400,6 +408,8 @@ class Dispatcher:
         if kept is not None:
             settled = kept.settled
             if self._gatherer.add(kept):
+                # In hand until its report is written: that may kill the worker, too.
+                parts.shop.spool.in_hand.begin(lease.queue_id)
                 self._run(self._report_together(lease.queue_id))
         elif settled:
             await self._settle(lease, settled, new)
@@ -407,13 +417,12 @@ class Dispatcher:
             settled, new = await self._judge(lease, outcomes, ended, due_us)
             await self._settle(lease, settled, new)
         count = len(lease.numbers)
-        span = Span(began, ended)
-        self._tell(Tried(lease, route.agent, outcomes, settled, span))
+        tried = Tried(lease, route.agent, outcomes, settled, Span(began, ended))
+        self._tell(tried)
         parts.listeners.tried(lease.queue_id, count)
         self._look_for(new)
-        chain = parts.shop.generation().chain
-        if chain.has("outcome"):
-            await tell_hooks(chain, lease, route, outcomes, ended)
+        if parts.shop.generation().chain.has("outcome"):
+            await self._observed(tried)
         return heard
 
     def _kept(
@@ -439,10 +448,9 @@ class Dispatcher:
         The report goes with the first lease, so it is there before any is gone.
         """
         kept, happened = await self._gatherer.wait(queue_id)
-        lease = kept[0].lease
         now = self._parts.shop.clock()
         try:
-            new = await self._parts.settler.report(lease, happened, now)
+            new = await self._parts.settler.report(kept[0].lease, happened, now)
         except Exception as error:  # a bug: they stay, and are tried again
             what = f"{queue_id}: cannot be reported: {error!r}"
             self._parts.shop.tell(what, level="error")
@@ -451,12 +459,14 @@ class Dispatcher:
                 await self._settle(
                     each.lease, self._at_fault(each.lease, outcomes, now), ()
                 )
-            return
-        for each in kept:
-            if await self._settle(each.lease, each.settled, new):
-                self._look_for(new)
-                new = ()
-        self._pump()
+        else:
+            for each in kept:
+                if await self._settle(each.lease, each.settled, new):
+                    self._look_for(new)
+                    new = ()
+        finally:
+            self._parts.shop.spool.in_hand.done(queue_id)
+            self._pump()
 
     async def _judge(
         self,
@@ -466,11 +476,15 @@ class Dispatcher:
         due_us: int | None = None,
     ) -> tuple[Sequence[Settle], Sequence[NewMessage]]:
         """Ask the settler; if it fails, what was delivered goes, the rest waits."""
+        in_hand = self._parts.shop.spool.in_hand
+        in_hand.begin(lease.queue_id)
         try:
             return await self._parts.settler.judge(lease, outcomes, now, due_us=due_us)
         except Exception as error:  # a bug must not lose, block or repeat mail
             what = f"{lease.queue_id}: cannot be judged: {error!r}"
             self._parts.shop.tell(what, level="error")
+        finally:
+            in_hand.done(lease.queue_id)
         return self._at_fault(lease, outcomes, now), ()
 
     def _at_fault(
@@ -486,6 +500,10 @@ class Dispatcher:
     def _tell(self, tried: Tried, which: Sequence[int] | None = None) -> None:
         for event in events_of(tried, which):
             self._parts.shop.emit(event)
+
+    async def _observed(self, tried: Tried, which: Sequence[int] | None = None) -> None:
+        envelope = tried.lease.envelope
+        await self._parts.observers.tell(envelope, lambda: events_of(tried, which))
 
     async def _try(
         self, lease: Lease, route: Route, now: Now

@@ -24,6 +24,8 @@ from postroom.observe.events import (
 )
 from postroom.services.accept import Routed
 from postroom.services.generation import Tenancy
+from postroom.services.report import Reporter
+from postroom.services.report_settings import ReportSettings
 from postroom.services.settings import DeliverSettings
 from postroom.spool.spool import Fenced, SpoolError
 from postroom.testing.spool import Letters
@@ -431,6 +433,41 @@ async def test_a_message_is_noted_as_in_hand_just_while_it_is_tried() -> None:
         agent.gate.set()
         await b.idle()
         assert b.shard.in_hand.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("gather", "outcome", "age_us"),
+    [
+        pytest.param("0s", NEVER, 0, id="at-once"),
+        pytest.param("1ms", NEVER, 0, id="together"),
+        pytest.param("0s", HOP_DOWN, 5 * DAY_US, id="of-an-elder"),
+    ],
+)
+async def test_a_message_is_in_hand_until_its_report_is_written(
+    monkeypatch: pytest.MonkeyPatch, gather: str, outcome: Outcome, age_us: int
+) -> None:
+    """A message whose report kills the worker is to be found out like any other."""
+    seen: list[tuple[int, int]] = []
+    left: list[str] = []
+    report = Reporter.report
+
+    async def reporting(*given: Any) -> Any:
+        seen.append((len(b.shard.in_hand.left_behind()), len(left)))
+        return await report(*given)
+
+    monkeypatch.setattr(Reporter, "report", reporting)
+    reports = ReportSettings(gather=Duration.from_text(gather))
+    plan = Plan(deliver=DeliverSettings(reports=reports), script={JOE: [outcome]})
+    async with bench(plan) as b:
+        b.shard.in_hand.on_left = left.append
+        await queue(b, JOE)
+        if age_us:
+            seen.clear()
+            left.clear()
+            b.clock.utc_us += age_us
+            await b.rescan()
+        assert seen[0] == (1, 0)
+        assert b.is_balanced()
 
 
 async def test_an_attempt_holds_its_generation_to_the_end() -> None:
