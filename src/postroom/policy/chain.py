@@ -77,6 +77,10 @@ class Chain:
         """Whether anyone is to be asked in this phase; if not, make no subject."""
         return bool(self._hooks[phase])
 
+    def waits(self, phase: Phase) -> bool:
+        """Whether a hook of the phase may wait, so that asking may take a while."""
+        return any(one.kind is not Kind.PLAIN for one in self._hooks[phase])
+
     def hooks(self, phase: Phase) -> tuple[Hook, ...]:
         """Return the hooks of a phase, in the order they are asked."""
         return self._hooks[phase]

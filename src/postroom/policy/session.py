@@ -169,7 +169,11 @@ class RouteSubject(msgspec.Struct, frozen=True):
 
 
 class OutcomeSubject(msgspec.Struct, frozen=True):
-    """One recipient's part of one finished attempt. ``delay_us`` is since arrival."""
+    """One recipient's part of one finished attempt. ``delay_us`` is since arrival.
+
+    ``next_us`` is when it will be tried again (UTC); 0: never, because it was delivered
+    or failed, or because it was deferred until its time was over.
+    """
 
     queue_id: QueueId
     recipient: Address
@@ -178,6 +182,7 @@ class OutcomeSubject(msgspec.Struct, frozen=True):
     agent: str = ""
     tries: int = 1
     delay_us: int = 0
+    next_us: int = 0
 
 
 Subject = (

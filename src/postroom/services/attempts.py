@@ -3,16 +3,21 @@
 Decides nothing. A hook that fails is the chain's business, which tells of it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from postroom.mail.envelope import Envelope
 from postroom.mail.now import Now
 from postroom.mail.outcome import Outcome
-from postroom.mail.route import Route
 from postroom.observe.events import AttemptDone
 from postroom.policy.chain import Chain
 from postroom.policy.session import OutcomeSubject, Session
+from postroom.services.workshop import Workshop
 from postroom.spool.spool import Lease, Settle
+
+ASIDE_MAX = 1_000
+"""Attempts whose ``outcome`` hooks may be under way beside the deliveries."""
 
 
 class Span(NamedTuple):
@@ -54,20 +59,61 @@ def events_of(
         )
 
 
-async def tell_hooks(
-    chain: Chain, lease: Lease, route: Route, outcomes: Sequence[Outcome], now: Now
-) -> None:
-    """Tell the ``outcome`` hooks of each recipient."""
-    envelope = lease.envelope
-    session = Session(origin=envelope.origin, opened_us=envelope.arrival_us)
-    for i, outcome in enumerate(outcomes):
-        subject = OutcomeSubject(
-            queue_id=lease.queue_id,
-            recipient=envelope.recipients[i].address,
-            outcome=outcome,
-            sender=envelope.sender,
-            agent=route.agent,
-            tries=lease.tries[i] + 1,
-            delay_us=max(now.utc_us - envelope.arrival_us, 0),
-        )
-        await chain.observe(session, subject)
+class Observers:
+    """Tells the site's ``outcome`` hooks what the log is told of attempts.
+
+    Hooks that wait are told aside, so that a slow one holds up no mail; only when
+    ``ASIDE_MAX`` wait already does the attempt wait for its own.
+    """
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._aside: set[asyncio.Task[None]] = set()
+
+    async def tell(
+        self, envelope: Envelope, events: Callable[[], Iterable[AttemptDone]]
+    ) -> None:
+        """Tell the hooks, if there are any; else ``events`` are not asked for."""
+        chain = self._shop.generation().chain
+        if not chain.has("outcome"):
+            return
+        told = tuple(events())
+        if not told:
+            return
+        # From now on, not from when the task begins: a crash must not come between.
+        self._shop.spool.in_hand.begin(told[0].queue_id)
+        telling = self._tell(chain, envelope, told)
+        if not chain.waits("outcome") or len(self._aside) >= ASIDE_MAX:
+            return await telling
+        task = asyncio.get_running_loop().create_task(telling)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the hooks that are being told, at most so long."""
+        if self._aside:
+            await asyncio.wait(self._aside, timeout=max(seconds, 0.0))
+        left = list(self._aside)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _tell(
+        self, chain: Chain, envelope: Envelope, events: Sequence[AttemptDone]
+    ) -> None:
+        session = Session(origin=envelope.origin, opened_us=envelope.arrival_us)
+        try:
+            for event in events:
+                subject = OutcomeSubject(
+                    queue_id=event.queue_id,
+                    recipient=event.recipient,
+                    outcome=event.outcome,
+                    sender=envelope.sender,
+                    agent=event.agent,
+                    tries=event.tries,
+                    delay_us=event.delay_us,
+                    next_us=event.next_us,
+                )
+                await chain.observe(session, subject)
+        finally:
+            self._shop.spool.in_hand.done(events[0].queue_id)

@@ -35,7 +35,7 @@ from postroom.observe.events import AttemptDone, RecipientExpanded
 from postroom.route.drive import drive
 from postroom.route.expansion import Child, Course, Expansion, Problem
 from postroom.route.routing import RoutingFailed
-from postroom.services.attempts import Span, Tried, events_of
+from postroom.services.attempts import Observers, Span, Tried, events_of
 from postroom.services.lanes import lane_of
 from postroom.services.listeners import Listeners
 from postroom.services.report import Reported, Reporter
@@ -63,7 +63,9 @@ class Expander:
         settler: Settler,
         reporter: Reporter,
         listeners: Listeners,
+        observers: Observers,
     ) -> None:
+        self._observers = observers
         self._shop = shop
         self._settler = settler
         self._reporter = reporter
@@ -190,7 +192,7 @@ class Expander:
             failed = Failed(problem.status, f"{problem.target}... {problem.text}")
             reported = Reported(_member(recipient, problem, self._shop), failed)
             by_owner.setdefault(problem.owner, []).append(reported)
-            self._tell_failed(lease, recipient, failed, now)
+            await self._tell_failed(lease, recipient, failed, now)
         for owner, failures in by_owner.items():
             told = lease
             if owner is not None:
@@ -210,22 +212,23 @@ class Expander:
         for event in events_of(tried):
             self._shop.emit(event)
         self._listeners.tried(lease.queue_id, 1)
+        await self._observers.tell(one.envelope, lambda: events_of(tried))
 
-    def _tell_failed(
+    async def _tell_failed(
         self, lease: Lease, recipient: Recipient, failed: Failed, now: Now
     ) -> None:
-        self._shop.emit(
-            AttemptDone(
-                utc_us=now.utc_us,
-                queue_id=lease.queue_id,
-                recipient=recipient.address,
-                outcome=failed,
-                agent="alias",
-                tries=1,
-                delay_us=max(now.utc_us - lease.envelope.arrival_us, 0),
-                transfer_us=0,
-            )
+        event = AttemptDone(
+            utc_us=now.utc_us,
+            queue_id=lease.queue_id,
+            recipient=recipient.address,
+            outcome=failed,
+            agent="alias",
+            tries=1,
+            delay_us=max(now.utc_us - lease.envelope.arrival_us, 0),
+            transfer_us=0,
         )
+        self._shop.emit(event)
+        await self._observers.tell(lease.envelope, lambda: (event,))
 
     def _narrate(self, lease: Lease, found: Expansion) -> None:
         say = self._listeners.say_of(lease.queue_id)

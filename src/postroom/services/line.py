@@ -11,6 +11,7 @@ from typing import NamedTuple
 from postroom.limits.shared import SharedCounters
 from postroom.schedule.scheduler import Scheduler
 from postroom.schedule.settings import ScheduleSettings
+from postroom.services.attempts import Observers
 from postroom.services.dispatch import Dispatcher, Parts
 from postroom.services.expand import Expander
 from postroom.services.listeners import Listeners
@@ -60,8 +61,9 @@ def start_line(
     reporter = Reporter(shop, schedule.retry, reports, ration)
     settler = Settler(schedule.retry, reporter, warn_automatic=reports.warn_automatic)
     listeners = Listeners()
-    expander = Expander(shop, settler, reporter, listeners)
-    parts = Parts(shop, scheduler, expander, settler, listeners)
+    observers = Observers(shop)
+    expander = Expander(shop, settler, reporter, listeners, observers)
+    parts = Parts(shop, scheduler, expander, settler, listeners, observers)
     dispatcher = Dispatcher(parts, deliver)
     running = asyncio.get_running_loop().create_task(dispatcher.run())
     return Line(shop, dispatcher, scheduler, running, reporter)
