@@ -49,6 +49,7 @@ from postroom.tables.include import Includes
 from postroom.tables.table import TableFile
 from postroom.tables.text import text_table
 
+_UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
 _UNCHANGEABLE = (
     "hostname",
     "spool",
@@ -296,12 +297,20 @@ def _links(config: Config, ground: Ground) -> Links:
 
 
 def _own(config: Config) -> OwnNames:
-    """Return who we are: our names, and the addresses that we take mail on."""
+    """Return who we are: our names, and the addresses that we take mail on.
+
+    Who connects to the unspecified address reaches this machine, so a domain that
+    names it for its mail names us.
+    """
     smtp = [listen for listen in config.listen if listen.service in SMTP_SERVICES]
     addresses = {listen.ip for listen in smtp}
-    if addresses & {"0.0.0.0", "::"}:  # noqa: S104 - a comparison, nothing is bound
-        addresses = (addresses - {"0.0.0.0", "::"}) | own_addresses()  # noqa: S104
-    return OwnNames.of([config.hostname], addresses, {listen.port for listen in smtp})
+    everywhere = not _UNSPECIFIED.isdisjoint(addresses)
+    if everywhere:
+        addresses |= own_addresses()
+    ports = {listen.port for listen in smtp}
+    return OwnNames.of(
+        [config.hostname], addresses | _UNSPECIFIED, ports, everywhere=everywhere
+    )
 
 
 def _aliases(config: Config, before: Built | None) -> TableFile[Targets] | None:

@@ -13,12 +13,14 @@ class OwnNames(msgspec.Struct, frozen=True):
 
     "Ourselves" is what we listen on, not all of 127/8: another host may live on
     another loopback address of this machine. ``ports`` are those we take mail on;
-    empty means that any port of an own address is ours.
+    empty means that any port of an own address is ours. ``everywhere`` says that we
+    listen on whatever address there is: then 127/8 is ours as a whole.
     """
 
     names: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
+    everywhere: bool = False
 
     @classmethod
     def of(
@@ -26,6 +28,8 @@ class OwnNames(msgspec.Struct, frozen=True):
         names: Iterable[str] = (),
         addresses: Iterable[str] = (),
         ports: Iterable[int] = (),
+        *,
+        everywhere: bool = False,
     ) -> "OwnNames":
         """Bring names and addresses to the form in which they are compared.
 
@@ -39,7 +43,7 @@ class OwnNames(msgspec.Struct, frozen=True):
                 raise ValueError(f'"{name}" is no domain name')
             checked.add(ascii_name)
         plain = frozenset(plain_address(address) for address in addresses)
-        return cls(frozenset(checked), plain, frozenset(ports))
+        return cls(frozenset(checked), plain, frozenset(ports), everywhere)
 
     def is_name(self, name: str) -> bool:
         """Whether a name, in the form of ``to_ascii``, is one of ours."""
@@ -49,7 +53,11 @@ class OwnNames(msgspec.Struct, frozen=True):
         """Whether an address is ours; port 0 asks for no port in particular."""
         if port and self.ports and port not in self.ports:
             return False
-        return address in self.addresses or plain_address(address) in self.addresses
+        plain = plain_address(address)
+        if plain in self.addresses:
+            return True
+        # all of 127/8 stays in this machine, and somebody must listen there: we do
+        return self.everywhere and plain.startswith("127.")
 
 
 def plain_address(text: str) -> str:

@@ -73,6 +73,31 @@ async def test_a_small_configuration_has_all_agents(yard: Yard) -> None:
     await built.aclose()
 
 
+LISTENING = {
+    "on one address": ("127.0.1.1:2525", ["127.0.1.1"]),
+    "on every IPv4 address": (
+        "0.0.0.0:2525",
+        ["127.0.0.1", "127.0.1.1", "127.0.0.9", "::1"],
+    ),
+    "on every address": (
+        "[::]:2525",
+        ["127.0.0.1", "127.0.1.1", "127.0.0.9", "::1"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("where", "ours"), LISTENING.values(), ids=LISTENING)
+async def test_who_we_are(yard: Yard, where: str, ours: list[str]) -> None:
+    """A domain whose mail host is ourselves must not make mail go round."""
+    built = yard.build(f'[[listen]]\naddress = "{where}"\nservice = "smtp"\n')
+    asked = ["127.0.0.1", "127.0.1.1", "127.0.0.9", "::1", "192.0.2.77"]
+    assert [one for one in asked if built.own.is_address(one, 2525)] == ours
+    for unspecified in ("0.0.0.0", "::"):  # who calls it reaches this machine
+        assert built.own.is_address(unspecified, 2525)
+    assert not built.own.is_address("127.0.1.1", 10025)
+    await built.aclose()
+
+
 MAILBOXES = {
     "of a domain": ("joe@b.test", "joe@b.test"),
     "of the hostname": ("Joe+list@gonzo.test", "joe@gonzo.test"),

@@ -219,6 +219,15 @@ def test_own_address_with_a_port_we_do_not_listen_on_is_a_neighbour() -> None:
     assert isinstance(choose("filter.test", named, hosts, own, port=25), LoopsBack)
 
 
+def test_listening_everywhere_all_of_loopback_is_ours() -> None:
+    own = OwnNames.of([], ["127.0.0.1"], [25], everywhere=True)
+    assert own.is_address("127.0.0.2", 25)
+    assert own.is_address("::ffff:127.9.9.9", 25)
+    assert not own.is_address("127.0.0.2", 10025)
+    assert not own.is_address("128.0.0.1", 25)
+    assert not GONZO.is_address("127.0.0.2", 25)
+
+
 def test_order_of_address_families() -> None:
     six, four = Records(("::2",), 1), Records(("127.0.0.2",), 1)
     assert order_addresses(six, four, "ipv6-first") == (six, four)
