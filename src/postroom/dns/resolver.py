@@ -49,7 +49,11 @@ class Resolver:
         self._first = 0
         ttl = TtlLimits(int(settings.ttl_max), int(settings.negative_ttl_max))
         self._limits = Limits(settings.timeout, ttl)
-        self._cache = AnswerCache(settings.cache_entries_max, int(settings.failure_ttl))
+        self._cache = AnswerCache(
+            settings.cache_entries_max,
+            int(settings.cache_octets_max),
+            int(settings.failure_ttl),
+        )
         self._places = asyncio.Semaphore(settings.queries_max)
         self._asking: dict[tuple[str, RecordType], asyncio.Task[Answer]] = {}
 

@@ -35,6 +35,9 @@ class ResolverSettings(
     cache_entries_max: int = 10_000
     """Answers kept; the oldest goes first."""
 
+    cache_octets_max: Size = Size(16 << 20)
+    """About how much memory they take together, in each worker."""
+
     ttl_max: Duration = Duration.from_text("1d")
     """No answer is kept for longer, whatever its TTL says."""
 

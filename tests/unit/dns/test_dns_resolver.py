@@ -240,8 +240,26 @@ def test_servers_of_the_system(tmp_path) -> None:  # type: ignore[no-untyped-def
     assert [str(server) for server in resolver.nameservers] == ["192.0.2.7:53"]
 
 
+def test_cache_is_bounded_by_size_too() -> None:
+    """Whoever has a domain decides how large its answers are."""
+    cache = AnswerCache(entries_max=1000, octets_max=100_000, failure_ttl_us=0)
+    mx = tuple(MxRecord(number, "x" * 200) for number in range(100))
+    for number in range(20):
+        cache.put(f"n{number}.test", "MX", Records((), 10, mx), 0)
+        assert cache.octets <= 100_000
+    assert len(cache) == 3
+    assert cache.get("n19.test", "MX", 0) is not None
+    cache.put("n19.test", "MX", NoData(10), 0)
+    assert (len(cache), cache.octets < 70_000) == (3, True)
+    cache.put("huge.test", "TXT", Records(("x" * 100_000,), 10), 0)
+    assert cache.get("huge.test", "TXT", 0) is None
+    assert len(cache) == 3
+    cache.clear()
+    assert cache.octets == 0
+
+
 def test_cache_is_bounded_and_forgets_the_oldest() -> None:
-    cache = AnswerCache(entries_max=3, failure_ttl_us=0)
+    cache = AnswerCache(entries_max=3, octets_max=1 << 20, failure_ttl_us=0)
     for number in range(5):
         cache.put(f"n{number}.test", "A", NoData(10), 0)
     assert len(cache) == 3
