@@ -56,11 +56,13 @@ def verdict_on_deferral(
     )
     if now.utc_us >= end_us:
         return Expire()
+    told = deferral.warned or deferral.sender_is_null or not settings.warn_after
+    warn_us = deferral.arrival_us + settings.warn_after
+    warn = not told and now.utc_us >= warn_us
     if due_us is None:
         due_us = _next_due(deferral, now, settings, end_us)
-    age_us = now.utc_us - deferral.arrival_us
-    told = deferral.warned or deferral.sender_is_null
-    warn = not told and 0 < settings.warn_after <= age_us
+        if not told and now.utc_us < warn_us:
+            due_us = min(due_us, warn_us)
     return Retry(due_us, warn)
 
 
@@ -79,7 +81,7 @@ def _next_due(
 
     Waits grow from ``first_wait`` to ``longest_wait`` (RFC 5321 §4.5.4.1); reports
     have their own two. The last try falls on the moment of expiry, not up to four
-    hours before or after it.
+    hours before or after it; so does one on the moment of the warning.
     """
     wait_us, longest_us = int(settings.first_wait), int(settings.longest_wait)
     if deferral.sender_is_null:

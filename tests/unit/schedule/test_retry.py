@@ -22,7 +22,8 @@ def at(age_us: int) -> Now:
 
 
 def due(tries: int, now: Now, settings: RetrySettings = SETTINGS, seed: int = 1) -> int:
-    verdict = verdict_on_deferral(Deferral(tries, T0, seed), now, settings)
+    deferral = Deferral(tries, T0, seed, warned=True)
+    verdict = verdict_on_deferral(deferral, now, settings)
     assert isinstance(verdict, Retry)
     return verdict.due_us
 
@@ -71,6 +72,26 @@ def test_even_waits_end_too() -> None:
 def test_the_last_try_falls_on_the_expiry() -> None:
     late = at(5 * DAY_US - MINUTE_US)
     assert due(40, late) == T0 + 5 * DAY_US
+
+
+@pytest.mark.parametrize(
+    ("age_us", "null", "warn_after_us", "due_us"),
+    [
+        pytest.param(3 * HOUR_US, False, 4 * HOUR_US, 4 * HOUR_US, id="before-it"),
+        pytest.param(4 * HOUR_US, False, 4 * HOUR_US, 8 * HOUR_US, id="at-it"),
+        pytest.param(3 * HOUR_US, False, 0, 7 * HOUR_US, id="never"),
+        pytest.param(3 * HOUR_US, True, 4 * HOUR_US, 11 * HOUR_US, id="a-report"),
+    ],
+)
+def test_one_try_falls_on_the_warning(
+    age_us: int, null: bool, warn_after_us: int, due_us: int
+) -> None:
+    """Else who has four hours in the settings is told after five or seven."""
+    settings = RetrySettings(jitter_percent=0, warn_after=Duration(warn_after_us))
+    deferral = Deferral(40, T0, 1, sender_is_null=null)
+    verdict = verdict_on_deferral(deferral, at(age_us), settings)
+    assert isinstance(verdict, Retry)
+    assert verdict.due_us == T0 + due_us
 
 
 def test_jitter_differs_by_seed_and_stays_within_bounds() -> None:
