@@ -101,6 +101,8 @@ def make_report(
         )
     )
     header = _header(kind, about, reporter, posting, boundary)
+    if not body.isascii():  # RFC 2045 §6.4: what holds 8-bit parts is 8-bit itself
+        header += b"Content-Transfer-Encoding: 8bit\r\n"
     eight_bit = not (header.isascii() and body.isascii())
     envelope = Envelope(
         sender=NULL_SENDER,  # RFC 5321 §4.5.5

@@ -4,6 +4,7 @@ Plain text, at most 78 columns where words allow it. Text that came from peers o
 clients is made harmless on its way in. Pure.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from postroom.mail.reported import (
 
 _COLUMNS = 76
 _SUBJECT_CHARS_MAX = 200
+_LONG_WORD = re.compile(r"(\S{200})(?=\S)")  # RFC 5322 §2.1.1: 998 octets a line
 
 SUBJECTS = {
     ReportKind.FAILED: "Undelivered mail returned to sender",
@@ -283,7 +285,7 @@ def _indented(first: str, lines: Sequence[str]) -> str:
 
 def _wrapped(text: str, indent: int = 0, hanging: int = 0) -> str:
     out, line, room = [], "", _COLUMNS - indent
-    for word in text.split(" "):
+    for word in _LONG_WORD.sub(r"\1 ", text).split(" "):
         if line and len(line) + len(word) >= room:
             out.append(line)
             line = " " * hanging + word

@@ -232,7 +232,22 @@ def test_eight_bit_content_is_declared() -> None:
     made = report(body="Grüße\r\n".encode("latin-1"))
     assert made.envelope.body is BodyType.EIGHT_BIT
     assert "Grüße\r\n".encode("latin-1") in whole(made)
-    assert parsed(made)[1][2]["Content-Transfer-Encoding"] == "8bit"
+    message, parts = parsed(made)
+    assert parts[2]["Content-Transfer-Encoding"] == "8bit"
+    assert message["Content-Transfer-Encoding"] == "8bit", "RFC 2045 §6.4"
+    assert parsed(report())[0]["Content-Transfer-Encoding"] is None
+
+
+@pytest.mark.parametrize("letter", ["w", "ж", "\U0001f4ec"])
+def test_no_line_of_ours_is_too_long(letter: str) -> None:
+    """RFC 5322 §2.1.1: hosts may refuse or break longer ones."""
+    said = tuple(f"550{dash}5.1.1 {letter * 480}" for dash in "- ")
+    for outcome in (
+        Failed("5.1.1", letter * 500, UNKNOWN.peer, 550, "RCPT", said),
+        Deferred("4.3.0", letter * 1_200),
+    ):
+        made = report(outcome, body=None)
+        assert max(map(len, whole(made).split(b"\r\n"))) <= 998
 
 
 def test_addresses_outside_ascii() -> None:
