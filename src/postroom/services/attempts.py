@@ -11,8 +11,8 @@ from postroom.mail.envelope import Envelope
 from postroom.mail.now import Now
 from postroom.mail.outcome import Outcome
 from postroom.observe.events import AttemptDone
-from postroom.policy.chain import Chain
 from postroom.policy.session import OutcomeSubject, Session
+from postroom.services.generation import Generation
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import Lease, Settle
 
@@ -74,7 +74,8 @@ class Observers:
         self, envelope: Envelope, events: Callable[[], Iterable[AttemptDone]]
     ) -> None:
         """Tell the hooks, if there are any; else ``events`` are not asked for."""
-        chain = self._shop.generation().chain
+        generation = self._shop.generation()
+        chain = generation.chain
         if not chain.has("outcome"):
             return
         told = tuple(events())
@@ -82,7 +83,7 @@ class Observers:
             return
         # From now on, not from when the task begins: a crash must not come between.
         self._shop.spool.in_hand.begin(told[0].queue_id)
-        telling = self._tell(chain, envelope, told)
+        telling = self._tell(generation, envelope, told)
         if not chain.waits("outcome") or len(self._aside) >= ASIDE_MAX:
             return await telling
         task = asyncio.get_running_loop().create_task(telling)
@@ -99,8 +100,9 @@ class Observers:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _tell(
-        self, chain: Chain, envelope: Envelope, events: Sequence[AttemptDone]
+        self, generation: Generation, envelope: Envelope, events: Sequence[AttemptDone]
     ) -> None:
+        # The generation is in use as long as its hooks are: its threads go on.
         session = Session(origin=envelope.origin, opened_us=envelope.arrival_us)
         try:
             for event in events:
@@ -114,6 +116,6 @@ class Observers:
                     delay_us=event.delay_us,
                     next_us=event.next_us,
                 )
-                await chain.observe(session, subject)
+                await generation.chain.observe(session, subject)
         finally:
             self._shop.spool.in_hand.done(events[0].queue_id)

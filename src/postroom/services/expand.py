@@ -39,6 +39,7 @@ from postroom.services.attempts import Observers, Span, Tried, events_of
 from postroom.services.lanes import lane_of
 from postroom.services.listeners import Listeners
 from postroom.services.report import Reported, Reporter
+from postroom.services.rerouting import rerouted
 from postroom.services.settle import Settler
 from postroom.services.workshop import Workshop
 from postroom.spool.spool import Lease, NewMessage, NewRecipient
@@ -92,6 +93,8 @@ class Expander:
         while True:
             began_us = self._shop.clock().mono_us
             found = await drive(walk.chunk(CHILDREN_MAX), generation.facts)
+            if isinstance(found, Expansion):
+                found = await rerouted(found, recipient.address, lease, self._shop)
             if isinstance(found, RoutingFailed):
                 return await self._end(lease, index, Deferred("4.3.0", found.reason))
             self._narrate(lease, found)

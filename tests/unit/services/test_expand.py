@@ -1,12 +1,20 @@
 """Aliases and lists after acceptance: nobody lost, nobody twice, all told."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from postroom import Route, defer, discard, hook, reject
 from postroom.mail.envelope import Recipient
 from postroom.mail.outcome import Deferred, Failed
-from postroom.observe.events import AttemptDone, RecipientExpanded, ReportQueued
+from postroom.observe.events import (
+    AttemptDone,
+    HookFailed,
+    RecipientDiscarded,
+    RecipientExpanded,
+    ReportQueued,
+)
 from postroom.services.accept import Routed
 from postroom.services.expand import CHILDREN_MAX
 from postroom.spool.spool import Fenced, SpoolError, SpoolFull
@@ -274,3 +282,96 @@ async def test_a_listener_hears_until_every_member_was_tried() -> None:
         await b.rescan(1)
         assert finished.done()  # though joe is a member of both
         assert any("aliased to" in line for line in said)
+
+
+async def test_route_hooks_are_asked_for_each_whom_an_alias_stands_for() -> None:
+    asked: list[tuple[str, str]] = []
+    is_back: list[bool] = []
+
+    @hook.route
+    def choose(session: Any, subject: Any) -> Any:
+        asked.append((str(subject.address), str(subject.sender)))
+        match subject.address.local:
+            case "elsewhere":
+                return Route("smtp", "[relay.test]:587")
+            case "never":
+                return reject("5.7.1", "not there")
+            case "away":
+                return discard("on leave")
+            case "later":
+                return None if is_back else defer("4.7.1", "not now")
+        return None
+
+    names = ["elsewhere", "never", "away", "later", "usual"]
+    aliases = {"all": [f"{name}@far.test" for name in names]}
+    async with bench(Plan(aliases=aliases, hooks=[choose])) as b:
+        await send(b, "all")
+        smtp = b.agents["smtp"]
+        assert sorted(smtp.tried) == ["elsewhere@far.test", "usual@far.test"]
+        hops = {str(a.envelope.recipients[0].address): a.route for a in smtp.attempts}
+        assert hops["elsewhere@far.test"] == Route(
+            "smtp", "[relay.test]:587", "hook choose"
+        )
+        assert hops["usual@far.test"].hop == "far.test"
+        assert asked[:5] == [(f"{name}@far.test", BETTY) for name in names]
+        assert [str(d.recipient) for d in b.told(RecipientDiscarded)] == [
+            "away@far.test"
+        ]
+        assert [told.kind for told in b.told(ReportQueued)] == ["failed"]
+        assert await b.waiting() == ["later@far.test"]
+        is_back.append(True)
+        await b.rescan(3600)
+        await b.rescan(1)
+        assert smtp.tried.count("later@far.test") == 1
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_route_hooks_see_the_owner_of_a_list_as_its_sender() -> None:
+    asked: list[str] = []
+
+    @hook.route
+    def choose(session: Any, subject: Any) -> None:
+        asked.append(str(subject.sender))
+
+    aliases = {"list": ["x@far.test"], "owner-list": ["joe"]}
+    async with bench(Plan(aliases=aliases, hooks=[choose])) as b:
+        await send(b, "list")
+        assert asked == ["owner-list@gonzo.test"]
+        assert b.agents["smtp"].tried == ["x@far.test"]
+
+
+async def test_who_is_deferred_and_may_be_an_alias_holds_up_all_of_it() -> None:
+    """Else the others would get a second copy when he is asked for again."""
+    is_back: list[bool] = []
+
+    @hook.route
+    def choose(session: Any, subject: Any) -> Any:
+        is_local = subject.route.agent == "mailbox"
+        return defer("4.7.1", "not now") if is_local and not is_back else None
+
+    aliases = {"joe": ["joe", "x@far.test"]}
+    async with bench(Plan(aliases=aliases, hooks=[choose])) as b:
+        await send(b, "joe")
+        assert tried(b) == []
+        assert await b.waiting() == ["joe@gonzo.test"]
+        is_back.append(True)
+        for _ in range(3):
+            await b.rescan(3600)
+        assert sorted(tried(b)) == ["joe@gonzo.test", "x@far.test"]
+        assert await b.queue() == []
+        assert b.is_balanced()
+
+
+async def test_a_broken_route_hook_lets_those_behind_an_alias_wait() -> None:
+    @hook.route
+    def broken(session: Any, subject: Any) -> Any:
+        raise ValueError("bug")
+
+    aliases = {"all": ["x@far.test"]}
+    async with bench(Plan(aliases=aliases, hooks=[broken])) as b:
+        await send(b, "all")
+        assert b.agents["smtp"].tried == []
+        assert await b.waiting() == ["x@far.test"]
+        assert b.told(HookFailed)
+        assert b.is_balanced()
