@@ -92,14 +92,21 @@ _to_json = msgspec.json.Encoder().encode
 
 
 class ControlServer:
-    """Serves one worker's control socket. Made by ``serve_control``."""
+    """Serves one worker's control socket. Made by ``serve_control``.
+
+    Attributes:
+        operators_problem: why the operator group cannot use it, for people; empty if
+            it can, or if there is none.
+    """
 
     def __init__(
         self, path: Path, handlers: Mapping[str, Handler], operator_group: str
     ) -> None:
         self._path = path
         self._handlers = handlers
+        self._operator_group = operator_group
         self._operator_gid = group_id(operator_group)
+        self.operators_problem = ""
         self._inode = 0
         self._listener: Listener | None = None
 
@@ -114,10 +121,8 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
             sock.bind(str(self._path))
             self._path.chmod(0o600)
-            if self._operator_gid is not None:
-                with suppress(PermissionError):  # else root and our user only
-                    os.chown(self._path, -1, self._operator_gid)
-                    self._path.chmod(0o660)
+            if self._operator_group:
+                self._let_operators_in()
             self._inode = self._path.stat().st_ino
             self._listener = await listen(
                 sock, self._serve, backlog=CALLERS_MAX, sessions_max=CALLERS_MAX
@@ -125,6 +130,22 @@ class ControlServer:
         except BaseException:
             sock.close()
             raise
+
+    def _let_operators_in(self) -> None:
+        """Give the socket to their group, which takes that we are in it."""
+        group = self._operator_group
+        if self._operator_gid is None:
+            self.operators_problem = f'there is no group "{group}"'
+            return
+        try:
+            os.chown(self._path, -1, self._operator_gid)
+            self._path.chmod(0o660)
+        except PermissionError:
+            self.operators_problem = (
+                f'the user of the server is not in the group "{group}", and cannot '
+                "give it the control sockets: add it (adduser USER GROUP), then "
+                "start the server anew"
+            )
 
     async def aclose(self) -> None:
         """Stop answering; the socket's file goes unless a successor made its own."""

@@ -198,6 +198,9 @@ class _Worker:
             self._office.handlers(self.emit),
             operator_group=self._config.process.operator_group,
         )
+        if control.operators_problem:
+            problem = control.operators_problem
+            self._tell(f"process.operator_group: {problem}", "warning")
         await self._listen()
         self._keep(self._watch())
         adopting = self._keep(self._adoption().run(self._draining))

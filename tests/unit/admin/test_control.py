@@ -184,6 +184,23 @@ async def test_operator_group_may_connect(tmp_path: Path) -> None:
     await made.aclose()
 
 
+@pytest.mark.parametrize(
+    ("group", "why"),
+    [("nogroup", "is not in the group"), ("no-such-group", "there is no group")],
+)
+async def test_operators_who_cannot_be_let_in_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, why: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refuse)
+    made = await serve_control(tmp_path / "s", {}, operator_group=group)
+    assert why in made.operators_problem
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    await made.aclose()
+
+
 async def test_slow_caller_is_cut_off(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
