@@ -2,7 +2,12 @@
 
 import msgspec
 
+from postroom.mail.now import SECOND_US
 from postroom.mail.units import Duration
+
+WORKERS_MAX = 512
+"""More than any machine has cores; each has a shard, a socket, threads."""
+DRAIN_S_MAX = 86_400
 
 
 class ProcessSettings(
@@ -36,3 +41,25 @@ class ProcessSettings(
     restart_wait_max: Duration = Duration.from_text("30s")
     """A worker that died is started anew after a quarter of a second; each death soon
     after another doubles that, up to here."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could live with."""
+        if self.workers is not None and self.workers > WORKERS_MAX:
+            raise ValueError(
+                f"workers is {self.workers}, but can be {WORKERS_MAX} at most: one "
+                "per core is enough"
+            )
+        if not 0 < 2 * self.heartbeat <= self.heartbeat_timeout:
+            raise ValueError(
+                "heartbeat is more than 0, and heartbeat_timeout at least twice as "
+                "much: else workers that are well are killed"
+            )
+        if self.start_timeout < SECOND_US:
+            raise ValueError("start_timeout is at least 1s: else no worker comes up")
+        if self.restart_wait_max <= 0:
+            raise ValueError("restart_wait_max is more than 0: a crash may repeat")
+        if self.drain_s_max > DRAIN_S_MAX:
+            raise ValueError(
+                f"drain_s_max is {self.drain_s_max}, but can be {DRAIN_S_MAX} (a day) "
+                "at most"
+            )

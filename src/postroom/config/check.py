@@ -4,6 +4,7 @@ Nothing is changed, started or asked of the network; files are read as whoever r
 the check.
 """
 
+import grp
 import os
 import pwd
 
@@ -75,6 +76,7 @@ def run_check(path: str) -> CheckReport:
 
 
 def _process_findings(config: Config) -> Findings:
+    yield from _group_findings(config)
     user = config.process.user
     if not user:
         if os.geteuid() == 0:
@@ -93,6 +95,28 @@ def _process_findings(config: Config) -> Findings:
         return
     if found.pw_uid == 0:
         yield problem("process.user: mail is never handled as root: name another user")
+
+
+def _group_findings(config: Config) -> Findings:
+    group, operators = config.process.group, config.process.operator_group
+    if group and not _is_group(group):
+        yield problem(
+            f'process.group: there is no group "{group}": make it ("addgroup --system '
+            f'{group}") or name another'
+        )
+    if operators and not _is_group(operators):
+        yield warning(
+            f'process.operator_group: there is no group "{operators}", so only root '
+            "and the server's user can look at the queue and change it"
+        )
+
+
+def _is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _name_findings(config: Config) -> Findings:

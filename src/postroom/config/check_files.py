@@ -12,6 +12,10 @@ from postroom.policy.loader import SiteError, load_site
 
 _CHECK_GENERATION = 0
 """Generations in force are numbered from 1."""
+_PRIVATE = ("spool.directory", "run_directory", "history.directory")
+_LONGEST_SOCKET = "worker-999.sock"
+_SOCKET_OCTETS_MAX = 107
+"""As unix(7) has it, without the NUL."""
 
 
 def unsafe_file(path: str) -> Findings:
@@ -82,6 +86,7 @@ def directory_findings(config: Config) -> Findings:
         )
         return
     yield from _log_findings(config)
+    yield from _run_findings(config)
     for name, path in _directories(config):
         existing = Path(path)
         while not existing.exists() and existing != existing.parent:
@@ -97,15 +102,45 @@ def directory_findings(config: Config) -> Findings:
             remedy = f'"install -d -o {who} -m 700 {path}" as root makes it right'
             what = "does not exist and cannot be made" if missing else "is not writable"
             yield problem(f"{name}: {path} {what} by {who}: {remedy}")
+        elif not missing and name in _PRIVATE:
+            yield from _stranger_findings(name, existing, config)
+
+
+def _stranger_findings(name: str, directory: Path, config: Config) -> Findings:
+    """Whoever can change these directories can read mail, or play the server."""
+    found = directory.stat()
+    who = worker(config)
+    if found.st_uid not in (0, who[0] if who else os.getuid()):
+        yield warning(
+            f"{name}: {directory} belongs to user {found.st_uid}, who can change what "
+            f"is in it: chown {config.process.user or _own_name()} {directory}"
+        )
+    if found.st_mode & stat.S_IWOTH:
+        yield warning(
+            f"{name}: anybody may write in {directory}: chmod o-w {directory}, or take "
+            "a directory of its own"
+        )
 
 
 def _directories(config: Config) -> list[tuple[str, str]]:
+    own = config.history.directory  # else within the spool
     return [
         ("spool.directory", config.spool.directory),
         ("run_directory", config.run_directory),
         ("drop_directory", config.drop_directory),
         ("mailbox.path", config.mailbox.directory),
+        *[("history.directory", own)] * bool(own and config.history.enabled),
     ]
+
+
+def _run_findings(config: Config) -> Findings:
+    """Sockets are in the run directory, and their names are short."""
+    longest = os.fsencode(f"{config.run_directory}/{_LONGEST_SOCKET}")
+    if (over := len(longest) - _SOCKET_OCTETS_MAX) > 0:
+        yield problem(
+            f"run_directory: {config.run_directory} is {over} octets too long for the "
+            "sockets in it: take a shorter one"
+        )
 
 
 def _log_findings(config: Config) -> Findings:
@@ -116,6 +151,8 @@ def _log_findings(config: Config) -> Findings:
     who = worker(config)
     if not directory.is_dir():
         yield problem(f"log.to: {directory} is no directory: make it")
+    elif Path(config.log.to).is_dir():
+        yield problem(f"log.to: {config.log.to} is a directory: name a file in it")
     elif who is None and not os.access(directory, os.W_OK | os.X_OK):
         yield problem(f"log.to: {directory} is not writable by {_own_name()}")
     elif who is not None and not _allows(directory.stat(), who, 1):

@@ -25,6 +25,11 @@ def listen_findings(config: Config) -> Findings:
     for one in config.listen:
         if (one.ip, one.port) in seen:
             yield problem(f"listen: {one.address} is there twice")
+        elif one.port in {port for ip, port in seen if _is_all(ip, one.ip)}:
+            yield problem(
+                f"listen: {one.address}: another [[listen]] has all addresses at port "
+                f"{one.port}: take one of them out"
+            )
         seen.add((one.ip, one.port))
         if one.port < lowest and os.geteuid() != 0:
             yield warning(
@@ -35,6 +40,13 @@ def listen_findings(config: Config) -> Findings:
         is_clear = config.tls_of(one) != "implicit"
         if one.service == "pop3" and is_clear and not ip_address(one.ip).is_loopback:
             yield _pop3_finding(config, one.address)
+
+
+def _is_all(one: str, other: str) -> bool:
+    """Whether one of two addresses of a kind stands for all of that kind."""
+    first, second = ip_address(one), ip_address(other)
+    is_all = first.is_unspecified or second.is_unspecified
+    return is_all and first.version == second.version
 
 
 def _pop3_finding(config: Config, address: str) -> Finding:

@@ -27,9 +27,11 @@ import msgspec
 from postroom.config.problems import ConfigError, Problem, line_of, nearest
 from postroom.config.settings import DEFAULT_PATH, NO_PATHS, PATHS, Config
 from postroom.config.units import decode_unit, toml_key, toml_value
+from postroom.dns.names import to_ascii
 from postroom.mail.units import Duration, Size
 
 FILE_OCTETS_MAX = 1 << 20
+NUMBER_MAX = (1 << 53) - 1
 
 _Keys = tuple[str | int, ...]
 _Found = list[tuple[_Keys, str]]
@@ -71,6 +73,9 @@ def parse(text: str, path: str) -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(path, [_syntax_problem(str(error), text)]) from None
+    except RecursionError:
+        reason = "is no TOML that can be read: it is nested too deeply"
+        raise ConfigError(path, [Problem("", reason)]) from None
     found: _Found = []
     _check(values, Config, (), found)
     if found:
@@ -78,6 +83,12 @@ def parse(text: str, path: str) -> Config:
     config = msgspec.convert(values, Config, dec_hook=decode_unit)
     if not config.hostname:
         config = msgspec.structs.replace(config, hostname=socket.gethostname())
+    name = to_ascii(config.hostname)
+    if name is None:
+        reason = f"is {toml_shown(config.hostname)}, which is no name of a host"
+        raise ConfigError(path, [_problem(("hostname",), reason, text)])
+    if not config.hostname.isascii():
+        config = msgspec.structs.replace(config, hostname=name)
     return _with_paths(config, Path(path).absolute().parent)
 
 
@@ -115,6 +126,21 @@ def _check(value: object, wanted: Any, keys: _Keys, found: _Found) -> None:
     has_bounds = get_origin(wanted) is Annotated  # its own, which it has kept
     if isinstance(value, int) and value < 0 and not has_bounds:
         found.append((keys, f"is {value}, but cannot be below 0"))
+    if isinstance(value, int) and value > NUMBER_MAX:
+        found.append((keys, f"is {toml_shown(value)}, which is too large"))
+    if _has_nul(value):
+        found.append((keys, "has a NUL in it"))
+
+
+def _has_nul(value: object) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case list():
+            return any(map(_has_nul, value))
+        case dict():
+            return any(map(_has_nul, (*value, *value.values())))
+    return False
 
 
 def _check_table(

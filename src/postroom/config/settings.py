@@ -191,6 +191,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
         for one in self.listen:
             self._check_listen(one)
+        names = [one.label for one in self.listen]
+        if twice := {one.name for one in self.listen if names.count(one.label) > 1}:
+            self._refuse_twice(twice)
 
     def tls_of(self, listen: Listen) -> ListenTls:
         """Return when sessions of a listener are encrypted: never ``auto``."""
@@ -201,6 +204,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if listen.port in IMPLICIT_TLS_PORTS:
             return "implicit"
         return "off" if listen.service == "pop3" else "starttls"
+
+    def _refuse_twice(self, names: set[str]) -> None:
+        """Refuse to take one listener for another; an address is told by the check."""
+        for name in sorted(names - {""}):
+            raise ValueError(
+                f'listen: two listeners are called "{name}": give each a name of its '
+                "own, or none"
+            )
 
     def _check_listen(self, listen: Listen) -> None:
         where = f"listen: {listen.address}"

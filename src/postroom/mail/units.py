@@ -26,6 +26,10 @@ _OCTETS = {
     "GB": 10**9,
     "TB": 10**12,
 }
+_DIGITS_MAX = 18
+_DURATION_MAX = 36_525 * _US["d"]
+_SIZE_MAX = 1 << 60
+# Both leave room for sums in 64 bits, which the queue and the links keep.
 
 
 class Duration(int):
@@ -43,7 +47,12 @@ class Duration(int):
         if not _DURATION.fullmatch(text):
             raise ValueError(f'"{text}" is no duration: write "30s", "1h30m" or "5d"')
         parts = _DURATION_PART.findall(text)
-        return cls(sum(int(number) * _US[unit] for number, unit in parts))
+        if max(len(number) for number, _ in parts) > _DIGITS_MAX:
+            raise ValueError(f'"{text}" is too long: nothing takes 100 years')
+        length = cls(sum(int(number) * _US[unit] for number, unit in parts))
+        if length > _DURATION_MAX:
+            raise ValueError(f'"{text}" is too long: nothing takes 100 years')
+        return length
 
     @property
     def seconds(self) -> float:
@@ -75,7 +84,12 @@ class Size(int):
         match = _SIZE.fullmatch(text)
         if not match:
             raise ValueError(f'"{text}" is no size: write "64KiB", "50MiB" or "512B"')
-        return cls(int(match[1]) * _OCTETS[match[2]])
+        if len(match[1]) > _DIGITS_MAX:
+            raise ValueError(f'"{text}" is more than any disk has')
+        size = cls(int(match[1]) * _OCTETS[match[2]])
+        if size > _SIZE_MAX:
+            raise ValueError(f'"{text}" is more than any disk has')
+        return size
 
     def to_text(self) -> str:
         """Write it back with the largest binary unit that divides it."""

@@ -23,6 +23,13 @@ class LogSettings(
     """Events that may wait to be written in each worker; beyond that no new mail is
     accepted until the log can be written again: mail lines are never dropped."""
 
+    def __post_init__(self) -> None:
+        """Refuse what would tell nobody anything, or take no mail."""
+        if not self.to:
+            raise ValueError('to is empty: write "stdout", "stderr" or a path')
+        if self.waiting_max < 1:
+            raise ValueError("waiting_max is at least 1: else no mail is accepted")
+
 
 class HistorySettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True

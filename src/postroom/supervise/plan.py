@@ -35,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
     """One configuration as the supervisor sees it.
 
     ``config_text`` is the file's text as it was read; ``workers`` how many to start;
+    ``history_directory`` is empty where the history is within the spool;
     ``pam_service`` is what the root helper asks, empty for no helper.
     """
 
@@ -49,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True):
     log: LogSettings = LogSettings()
     drop_directory: str = ""
     mailbox_directory: str = ""
+    history_directory: str = ""
     pam_service: str = ""
     pam_timeout: Duration = Duration(0)
     tls: TlsSettings = TlsSettings()
@@ -110,6 +112,7 @@ def load_plan(path: str) -> Plan:
         log=config.log,
         drop_directory=config.drop_directory,
         mailbox_directory=config.mailbox.directory,
+        history_directory=config.history.enabled * config.history.directory,
         pam_service=config.auth.pam_service if config.auth.backend == "pam" else "",
         pam_timeout=config.auth.pam_timeout,
         tls=config.tls,

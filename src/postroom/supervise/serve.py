@@ -135,8 +135,9 @@ def _make_directories(plan: Plan, run_as: RunAs | None) -> None:
     make_directory(plan.run_directory, 0o755, run_as)
     if plan.drop_directory:  # anybody may leave a file, nobody else may list it
         make_directory(plan.drop_directory, 0o3733, run_as)
-    if plan.mailbox_directory and run_as is not None:  # else workers make it
-        make_directory(plan.mailbox_directory, 0o700, run_as)
+    for directory in (plan.mailbox_directory, plan.history_directory):
+        if directory and run_as is not None:  # else workers make it
+            make_directory(directory, 0o700, run_as)
 
 
 def _take_locks(plan: Plan, held: ExitStack) -> None:

@@ -297,3 +297,73 @@ def test_directories_without_leave_to_write(
     assert len(problems) == 4
     assert f"{site.path / 'spool'} does not exist and cannot be made" in problems[0]
     assert f"{site.path / 'run'} is not writable by" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "said"),
+    [
+        pytest.param(
+            "process",
+            'group = "no-such-group"',
+            'process.group: there is no group "no-such-group"',
+            id="group",
+        ),
+        pytest.param(
+            "process",
+            'operator_group = "no-such-group"',
+            "only root and the server's user can look at the queue",
+            id="operators",
+        ),
+        pytest.param(
+            "",
+            f'run_directory = "/{"x" * 100}"',
+            "is 10 octets too long for the sockets",
+            id="run-directory-too-long",
+        ),
+        pytest.param("log", 'to = "spool"', "is a directory: name a file", id="log"),
+        pytest.param(
+            "history",
+            'directory = "aliases"',
+            "history.directory: ",
+            id="history-is-a-file",
+        ),
+        pytest.param(
+            "",
+            '[[listen]]\naddress = "0.0.0.0:2525"',
+            "another [[listen]] has all addresses at port 2525",
+            id="all-addresses",
+        ),
+    ],
+)
+def test_what_a_server_could_not_do(
+    site: SiteFolder, section: str, line: str, said: str
+) -> None:
+    if line.startswith("run_directory"):
+        site.config = site.config.replace('run_directory = "run"', "")
+    if line.startswith("[["):
+        site.config += f"{line}\n"
+    else:
+        site.set(section, line)
+    report = site.check()
+    assert any(said in text for text in (*report.problems, *report.warnings))
+
+
+def test_all_addresses_of_the_other_kind_are_no_hindrance(site: SiteFolder) -> None:
+    site.config += '[[listen]]\naddress = "[::]:2525"\n'
+    assert site.check().ok
+
+
+@pytest.mark.parametrize("name", ["spool", "run"])
+def test_directories_that_strangers_may_change(site: SiteFolder, name: str) -> None:
+    (site.path / name).chmod(0o777)
+    (warned,) = site.check().warnings
+    assert f"anybody may write in {site.path / name}" in warned
+    (site.path / name).chmod(0o700)
+    assert site.check().warnings == ()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_directories_of_somebody_else(site: SiteFolder) -> None:
+    os.chown(site.path / "spool", 4711, -1)
+    (warned,) = site.check().warnings
+    assert "belongs to user 4711, who can change what is in it" in warned

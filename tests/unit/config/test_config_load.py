@@ -143,6 +143,53 @@ BAD = {
         '[smtp]\nauth_mechanisms = ["PLAIN"]',
         "say mechanisms in [auth]",
     ),
+    "a list nested too deeply": ("a = " + "[" * 100_000, "is nested too deeply"),
+    "a number too large": ("[process]\nworkers = 9223372036854775807", "is too large"),
+    "more workers than cores": ("[process]\nworkers = 513", "can be 512 at most"),
+    "no time between signs of life": (
+        '[process]\nheartbeat = "0s"',
+        "process: heartbeat is more than 0",
+    ),
+    "signs of life too rare": (
+        '[process]\nheartbeat = "6s"',
+        "heartbeat_timeout at least twice as much",
+    ),
+    "no time to come up": ('[process]\nstart_timeout = "0s"', "is at least 1s"),
+    "crashes without a pause": (
+        '[process]\nrestart_wait_max = "0s"',
+        "process: restart_wait_max is more than 0",
+    ),
+    "days to drain": ("[process]\ndrain_s_max = 86401", "but can be 86400 (a day)"),
+    "a log nowhere": ('[log]\nto = ""', 'log: to is empty: write "stdout"'),
+    "a log that is always full": ("[log]\nwaiting_max = 0", "log: waiting_max is at"),
+    "a duration of ages": ('[dns]\ntimeout = "9999999w"', "nothing takes 100 years"),
+    "a duration of many digits": (
+        f'[dns]\ntimeout = "{"9" * 5000}w"',
+        "nothing takes 100 years",
+    ),
+    "a size without a disk": (
+        '[smtp]\nmessage_octets_max = "9999999TiB"',
+        '"9999999TiB" is more than any disk has',
+    ),
+    "a size of many digits": (
+        f'[smtp]\nmessage_octets_max = "{"9" * 5000}"',
+        "is more than any disk has",
+    ),
+    "a NUL in a path": ('users_file = "a\\u0000b"', "users_file: has a NUL in it"),
+    "a NUL in a list": ('[route]\nlocal_domains = ["\\u0000"]', "has a NUL in it"),
+    "a host name of two words": ('hostname = "a b"', 'is "a b", which is no name of'),
+    "a host name of two lines": ('hostname = "a\\nb"', "which is no name of a host"),
+    "a host name that is too long": (f'hostname = "{"x" * 64}"', "no name of a host"),
+    "a listener's name twice": (
+        '[[listen]]\naddress = "127.0.0.1:25"\nname = "in"\n'
+        '[[listen]]\naddress = "127.0.0.1:465"\nname = "in"\nservice = "submission"',
+        'two listeners are called "in"',
+    ),
+    "a listener called like another's address": (
+        '[[listen]]\naddress = "127.0.0.1:25"\n'
+        '[[listen]]\naddress = "127.0.0.1:26"\nname = "smtp 127.0.0.1:25"',
+        'two listeners are called "smtp 127.0.0.1:25"',
+    ),
     "a long value": ("hostname = [" + "1," * 99 + "]", "..., but has to be"),
 }
 
