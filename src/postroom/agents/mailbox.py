@@ -10,7 +10,7 @@ for first, so that a crash between delivery and book-keeping makes no second cop
 from asyncio import CancelledError, Future, get_running_loop, shield, wait
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -29,13 +29,15 @@ from postroom.mail.trace import (
 )
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
-from postroom.mailbox.store import Incoming, Parcel, Store, deferral
+from postroom.mailbox.store import Incoming, Locked, Parcel, Store, deferral
 
 T = TypeVar("T")
 MailboxOf = Callable[[Address], MailboxName]
 """Which mailbox a local address belongs to."""
 
 GROUP_PARCELS_MAX = 128
+PATIENT_PARCELS_MAX = 16
+"""How many may wait for locks of other programs; further ones are deferred."""
 GROUP_OCTETS_MAX = 8 * 1024 * 1024
 _FRESH_US_MAX = 10 * SECOND_US
 _BINARY = BodyType.BINARY
@@ -77,7 +79,8 @@ class MailboxAgent:
         self._started_us = started_us
         self.which = which
         self._hostname = hostname
-        self._groups = _Groups(store, pool)
+        self._groups = _Groups(store.deliver_at_once, pool)
+        self._patient = _Groups(store.deliver, pool)
 
     async def deliver(self, attempt: Attempt) -> Sequence[Outcome]:
         """Try once; one outcome per recipient, in order."""
@@ -104,6 +107,7 @@ class MailboxAgent:
     async def aclose(self) -> None:
         """Wait for what is in hand."""
         await self._groups.settled()
+        await self._patient.settled()
 
     async def _deliver_looped(
         self, attempt: Attempt, looped: frozenset[int]
@@ -135,12 +139,25 @@ class MailboxAgent:
         body = attempt.message.body
         text = await body.read(0, body.size) if body.size else b""
         content = _header(attempt) + text
-        return await self._groups.put(
-            [
-                self._parcel(attempt, i, _trace(attempt, i) + content)
-                for i in range(len(attempt.numbers))
-            ]
-        )
+        parcels = [
+            self._parcel(attempt, i, _trace(attempt, i) + content)
+            for i in range(len(attempt.numbers))
+        ]
+        found = await self._groups.put(parcels)
+        locked = {i: one for i, one in enumerate(found) if isinstance(one, Locked)}
+        late = await self._wait(parcels, locked) if locked else {}
+        return [
+            late[i] if isinstance(one, Locked) else one for i, one in enumerate(found)
+        ]
+
+    async def _wait(
+        self, parcels: Sequence[Parcel], locked: dict[int, Locked]
+    ) -> dict[int, Outcome]:
+        """Wait for locks, beside those who need not; if too many do, try later."""
+        if self._patient.count + len(locked) > PATIENT_PARCELS_MAX:
+            return {i: one.outcome for i, one in locked.items()}
+        outcomes = await self._patient.put([parcels[i] for i in locked])
+        return dict(zip(locked, outcomes, strict=True))
 
     async def _deliver_in_pieces(self, attempt: Attempt) -> Sequence[Outcome]:
         return [
@@ -217,18 +234,25 @@ class MailboxAgent:
             raise
 
 
-class _Groups:
-    """Gathers parcels while the group before them is being written."""
+class _Groups(Generic[T]):
+    """Gathers parcels while the group before them is being written.
 
-    def __init__(self, store: Store, pool: Executor) -> None:
-        self._store = store
+    ``count`` of them wait or are being written.
+    """
+
+    def __init__(
+        self, deliver: Callable[[Sequence[Parcel]], list[T]], pool: Executor
+    ) -> None:
+        self.count = 0
+        self._deliver = deliver
         self._pool = pool
-        self._waiting: list[tuple[Sequence[Parcel], Future[list[Outcome]]]] = []
-        self._running: Future[list[Outcome]] | None = None
+        self._waiting: list[tuple[Sequence[Parcel], Future[list[T]]]] = []
+        self._running: Future[list[T]] | None = None
 
-    def put(self, parcels: Sequence[Parcel]) -> Future[list[Outcome]]:
+    def put(self, parcels: Sequence[Parcel]) -> Future[list[T]]:
         """Deliver; the future is done when the group is on disk."""
-        future: Future[list[Outcome]] = get_running_loop().create_future()
+        self.count += len(parcels)
+        future: Future[list[T]] = get_running_loop().create_future()
         self._waiting.append((parcels, future))
         if self._running is None:
             self._start()
@@ -243,18 +267,19 @@ class _Groups:
         group = self._next_group()
         parcels = [parcel for some, _ in group for parcel in some]
         loop = get_running_loop()
-        running = loop.run_in_executor(self._pool, self._store.deliver, parcels)
+        running = loop.run_in_executor(self._pool, self._deliver, parcels)
         self._running = running
 
-        def hand_out(done: Future[list[Outcome]]) -> None:
+        def hand_out(done: Future[list[T]]) -> None:
             self._running = None
+            self.count -= len(parcels)
             if self._waiting:
                 self._start()
             _hand_out(group, done)
 
         running.add_done_callback(hand_out)
 
-    def _next_group(self) -> list[tuple[Sequence[Parcel], Future[list[Outcome]]]]:
+    def _next_group(self) -> list[tuple[Sequence[Parcel], Future[list[T]]]]:
         count = octets = taken = 0
         for parcels, _ in self._waiting:
             count += len(parcels)
@@ -267,8 +292,8 @@ class _Groups:
 
 
 def _hand_out(
-    group: list[tuple[Sequence[Parcel], Future[list[Outcome]]]],
-    done: Future[list[Outcome]],
+    group: list[tuple[Sequence[Parcel], Future[list[T]]]],
+    done: Future[list[T]],
 ) -> None:
     error = done.exception()
     outcomes = iter(() if error else done.result())

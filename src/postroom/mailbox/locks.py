@@ -12,10 +12,15 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from threading import BoundedSemaphore
+from typing import TypeVar
 
 from postroom.mail.now import SECOND_US
 from postroom.mailbox.folder import MODE_FILE, write_all
+
+T = TypeVar("T")
 
 _PAUSE_US = 50_000
 _FLOCK = "@hhqqi0q"  # struct flock: type, whence, start, length, pid
@@ -133,6 +138,35 @@ def lock_file(handle: int, what: str, deadline_us: int) -> None:
             time.sleep(_PAUSE_US / SECOND_US)
         else:
             return
+
+
+class Patience:
+    """Lets few threads at a time wait for locks: the others have more to do.
+
+    Args:
+        wait_us: how long a lock is waited for.
+        places: how many threads may wait.
+    """
+
+    def __init__(self, wait_us: int, places: int) -> None:
+        self._wait_us = wait_us
+        self._places = BoundedSemaphore(places)
+
+    def take(self, lock: Callable[[int], T]) -> T:
+        """Call ``lock`` with a deadline: at first now, then later if there is a place.
+
+        Raises:
+            LockTimeout: from ``lock``.
+        """
+        try:
+            return lock(deadline_after(0))
+        except LockTimeout:
+            if not self._wait_us or not self._places.acquire(blocking=False):
+                raise
+        try:
+            return lock(deadline_after(self._wait_us))
+        finally:
+            self._places.release()
 
 
 def deadline_after(duration_us: int) -> int:

@@ -8,13 +8,15 @@ earlier try is possible, anywhere in it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mail.outcome import Delivered, Outcome
 from postroom.mailbox.folder import open_file, open_folder, write_all
 from postroom.mailbox.line_ends import ToLf
+from postroom.mailbox.locks import LockTimeout, Patience, deadline_after
 from postroom.mailbox.mbox_file import MboxFile
 from postroom.mailbox.mbox_format import quoting
 from postroom.mailbox.mbox_session import open_session
@@ -23,6 +25,7 @@ from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import (
     Incoming,
     InUse,
+    Locked,
     Parcel,
     Session,
     Unusable,
@@ -30,6 +33,10 @@ from postroom.mailbox.store import (
     no_such_name,
 )
 
+PATIENT_MAX = 2
+"""How many threads may wait for locks for readers and large messages."""
+Take = Callable[[Callable[[int], MboxFile]], MboxFile]
+"""Opens an mbox by a function that is given how long to wait for its locks."""
 _SENT = Delivered("2.0.0", "Sent")
 _SENT_BEFORE = Delivered("2.0.0", "Sent (by an earlier try)")
 
@@ -39,16 +46,28 @@ class Mboxes:
 
     def __init__(self, settings: MailboxSettings) -> None:
         self._settings = settings
+        self._patience = Patience(int(settings.lock_timeout), PATIENT_MAX)
 
     def deliver(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Deliver several; durable on return. One outcome each, in order."""
-        outcomes: dict[int, Outcome] = {}
+        wait_us = int(self._settings.lock_timeout)
+        found = self._deliver(parcels, deadline_after(wait_us))
+        return [one.outcome if isinstance(one, Locked) else one for one in found]
+
+    def deliver_at_once(self, parcels: Sequence[Parcel]) -> list[Outcome | Locked]:
+        """Deliver to those mailboxes that no other program has locked."""
+        return self._deliver(parcels, deadline_after(0))
+
+    def _deliver(
+        self, parcels: Sequence[Parcel], deadline_us: int
+    ) -> list[Outcome | Locked]:
+        outcomes: dict[int, Outcome | Locked] = {}
         by_mailbox: dict[MailboxName, list[int]] = {}
         for i, parcel in enumerate(parcels):
             by_mailbox.setdefault(parcel.mailbox, []).append(i)
         for mailbox, numbers in by_mailbox.items():
             mine = [(parcels[i], _stored(parcels[i].content)) for i in numbers]
-            some = self._append(mailbox, mine)
+            some = self._append(mailbox, mine, lambda lock: lock(deadline_us))
             outcomes.update(zip(numbers, some, strict=True))
         return [outcomes[i] for i in range(len(parcels))]
 
@@ -71,20 +90,27 @@ class Mboxes:
             place = self._place(mailbox)
         except MailboxNameError as error:
             return Unusable(str(error), is_temporary=False)
-        return open_session(mailbox, place, self._settings)
+        return open_session(mailbox, place, self._settings, self._patience)
 
     def append(self, parcel: Parcel, pieces: Iterator[bytes]) -> Outcome:
         """Deliver a message whose pieces are in stored form."""
-        return self._append(parcel.mailbox, [(parcel, pieces)])[0]
+        mine = [(parcel, pieces)]
+        (found,) = self._append(parcel.mailbox, mine, self._patience.take)
+        return found.outcome if isinstance(found, Locked) else found
 
     def _append(
-        self, mailbox: MailboxName, mine: Sequence[tuple[Parcel, Iterator[bytes]]]
-    ) -> list[Outcome]:
+        self,
+        mailbox: MailboxName,
+        mine: Sequence[tuple[Parcel, Iterator[bytes]]],
+        take: Take,
+    ) -> Sequence[Outcome | Locked]:
         try:
-            with self._locked(mailbox) as mbox:
+            with self._locked(mailbox, take) as mbox:
                 return _append_all(mbox, mine)
         except MailboxNameError as error:
             return [no_such_name(error)] * len(mine)
+        except LockTimeout as error:
+            return [Locked(deferral(mailbox, error))] * len(mine)
         except OSError as error:
             return [deferral(mailbox, error)] * len(mine)
 
@@ -95,11 +121,11 @@ class Mboxes:
         return place
 
     @contextmanager
-    def _locked(self, mailbox: MailboxName) -> Iterator[MboxFile]:
+    def _locked(self, mailbox: MailboxName, take: Take) -> Iterator[MboxFile]:
         place = self._place(mailbox)
         folder = open_folder(place, len(place.parts) - 1, create=True)
         try:
-            mbox = MboxFile(folder, place.parts[-1], self._settings)
+            mbox = take(partial(MboxFile, folder, place.parts[-1], self._settings))
             try:
                 yield mbox
             finally:

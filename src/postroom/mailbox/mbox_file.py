@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mailbox.folder import open_file, write_all
-from postroom.mailbox.locks import DotLock, deadline_after, lock_file
+from postroom.mailbox.locks import DotLock, lock_file
 from postroom.mailbox.mbox_format import (
     SCAN_OCTETS,
     Scanner,
@@ -38,19 +38,22 @@ class MboxFile:
     Args:
         folder: handle of its directory; stays with the caller.
         name: its name there.
-        settings: how long to wait for locks.
+        settings: after what time a lock is stale.
+        deadline_us: until when to wait for locks (monotonic).
 
     Raises:
         LockTimeout: another program has it.
         OSError: it cannot be opened.
     """
 
-    def __init__(self, folder: int, name: str, settings: MailboxSettings) -> None:
+    def __init__(
+        self, folder: int, name: str, settings: MailboxSettings, deadline_us: int
+    ) -> None:
         self._folder = folder
         self._name = name
         self._redo_name = f".{name}.postroom-redo"
         self._dot_lock = DotLock(folder, name, int(settings.lock_stale))
-        self.handle = self._lock(deadline_after(int(settings.lock_timeout)))
+        self.handle = self._lock(deadline_us)
         try:
             self._recover()
         except BaseException:

@@ -10,6 +10,7 @@ place. A second login reads nothing of an unchanged file: the index has it.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import apsw
 
@@ -18,7 +19,7 @@ from postroom.mail.message import CHUNK_OCTETS
 from postroom.mailbox.folder import open_folder
 from postroom.mailbox.index import Spot, open_index, stamp_of
 from postroom.mailbox.line_ends import ToCrlf
-from postroom.mailbox.locks import session_lock
+from postroom.mailbox.locks import Patience, session_lock
 from postroom.mailbox.maildir_name import hashed
 from postroom.mailbox.mbox_file import MboxFile
 from postroom.mailbox.mbox_format import Scanner, Start, unquoting
@@ -39,13 +40,19 @@ class MboxSession:
     """A session over an mbox. Made by ``open_session``."""
 
     def __init__(
-        self, folder: int, place: Place, lock: int, settings: MailboxSettings
+        self,
+        folder: int,
+        place: Place,
+        lock: int,
+        settings: MailboxSettings,
+        patience: Patience,
     ) -> None:
         self._folder = folder
         self._name = place.parts[-1]
         self._lock = lock
         self._settings = settings
-        mbox = MboxFile(folder, self._name, settings)
+        self._patience = patience
+        mbox = self._locked()
         try:
             mbox.trim()
             self._stamp = stamp_of(os.fstat(mbox.handle))
@@ -81,7 +88,7 @@ class MboxSession:
         if not indexes:
             return 0
         try:
-            mbox = MboxFile(self._folder, self._name, self._settings)
+            mbox = self._locked()
         except OSError:
             return len(indexes)
         try:
@@ -100,6 +107,10 @@ class MboxSession:
         """Give the mailbox free."""
         for handle in (self._handle, self._lock, self._folder):
             os.close(handle)
+
+    def _locked(self) -> MboxFile:
+        open_until = partial(MboxFile, self._folder, self._name, self._settings)
+        return self._patience.take(open_until)
 
     def _range(self, index: int) -> tuple[int, int]:
         following = self._spots[index + 1 : index + 2]
@@ -138,7 +149,10 @@ def _gap(handle: int, end: int) -> int | None:
 
 
 def open_session(
-    mailbox: MailboxName, place: Place, settings: MailboxSettings
+    mailbox: MailboxName,
+    place: Place,
+    settings: MailboxSettings,
+    patience: Patience,
 ) -> MboxSession | InUse | Unusable:
     """Open an mbox for one reader, making it if there is none."""
     held: list[int] = []
@@ -150,7 +164,7 @@ def open_session(
             os.close(folder)
             return InUse()
         held.append(lock)
-        return MboxSession(folder, place, lock, settings)
+        return MboxSession(folder, place, lock, settings, patience)
     except BaseException as error:  # whatever it is, the lock must not stay
         for handle in held:
             os.close(handle)

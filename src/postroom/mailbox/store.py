@@ -63,6 +63,12 @@ class Unusable(msgspec.Struct, frozen=True):
     is_temporary: bool
 
 
+class Locked(msgspec.Struct, frozen=True):
+    """Another program has the mailbox's lock; ``outcome`` if that stays so."""
+
+    outcome: Deferred
+
+
 class Session(Protocol):
     """One reader's exclusive look at a mailbox, as it was when opened.
 
@@ -103,7 +109,13 @@ class Store(Protocol):
     """All mailboxes of one format."""
 
     def deliver(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        """Deliver several; durable on return. One outcome each, in order."""
+        """Deliver several; durable on return. One outcome each, in order.
+
+        Locks of other programs are waited for, for all of the parcels together.
+        """
+
+    def deliver_at_once(self, parcels: Sequence[Parcel]) -> list[Outcome | Locked]:
+        """Deliver as ``deliver`` does, but wait for nobody's lock."""
 
     def begin(self, parcel: Parcel) -> Incoming | Outcome:
         """Begin the delivery of a message too large for memory."""

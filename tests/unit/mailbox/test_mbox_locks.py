@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Deferred, Delivered
 from postroom.mail.units import Duration
-from postroom.mailbox.locks import DotLock, LockTimeout, deadline_after
+from postroom.mailbox.locks import DotLock, LockTimeout, Patience, deadline_after
 from postroom.mailbox.mbox import Mboxes
+from postroom.mailbox.mbox_session import MboxSession
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import Parcel, Unusable
@@ -120,3 +122,45 @@ def test_a_full_disk_leaves_no_dot_lock(
     assert isinstance(outcome, Deferred)
     assert outcome.status == "4.3.1"
     assert not path.with_name("joe.lock").exists()
+
+
+def test_few_threads_wait_for_locks() -> None:
+    tried: list[bool] = []
+    patience = Patience(60_000_000, 1)
+
+    def within(deadline_us: int) -> str:
+        tried.append(deadline_us > deadline_after(1_000_000))
+        raise LockTimeout("joe")
+
+    def lock(deadline_us: int) -> str:
+        tried.append(deadline_us > deadline_after(1_000_000))
+        if not tried[-1]:
+            raise LockTimeout("joe")
+        with pytest.raises(LockTimeout):
+            patience.take(within)  # another thread's: there is no place any more
+        return "locked"
+
+    for _ in range(2):
+        tried.clear()
+        assert patience.take(lock) == "locked"
+        assert tried == [False, True, False]
+    assert patience.take(lambda _: "free") == "free"
+
+
+def test_a_reader_waits_for_a_lock(path: Path) -> None:
+    path.parent.mkdir()
+    lock = path.with_name("joe.lock")
+    lock.write_text(f"{os.getppid()}\n")
+    patient = Mboxes(
+        MailboxSettings(
+            format="mbox",
+            path=f"{path.parent}/{{user}}",
+            lock_timeout=Duration.from_text("60s"),
+        )
+    )
+    freeing = Timer(0.1, lock.unlink)
+    freeing.start()
+    session = patient.open(JOE)
+    freeing.join()
+    assert isinstance(session, MboxSession)
+    session.close()
