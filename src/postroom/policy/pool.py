@@ -33,18 +33,28 @@ class BlockingPool:
 
         Raises:
             PoolFull: too many calls wait already.
+            RuntimeError: there is no thread and none can be started now.
         """
         if self._pending >= self._bound:
             raise PoolFull("too many blocking hooks wait for a thread")
+        if self._threads < min(self._threads_max, self._pending + 1):
+            self._add_thread()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
         self._pending += 1
-        if self._threads < min(self._threads_max, self._pending):
-            self._threads += 1
-            name = f"postroom-hook-{self._threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
         self._jobs.put((future, loop, function))
         return future
+
+    def _add_thread(self) -> None:
+        name = f"postroom-hook-{self._threads + 1}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives us no more for now
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def close(self) -> None:
         """Let the threads end once they have done what was given."""

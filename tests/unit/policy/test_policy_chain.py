@@ -403,6 +403,23 @@ async def test_a_blocking_hook_that_hangs_costs_its_thread_and_no_more() -> None
     kit.chain.close()
 
 
+async def test_threads_that_cannot_be_started_are_started_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = Kit(hook.rcpt(blocking=True)(lambda s, r: reject("5.7.1", "no")))
+
+    def fail(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(SETTINGS.blocking_threads_max + 1):
+            assert isinstance(await kit.chain.decide("rcpt", SESSION, RCPT), Defer)
+    assert kit.failures[0].startswith("RuntimeError: can't start new thread")
+    assert isinstance(await kit.chain.decide("rcpt", SESSION, RCPT), Reject)
+    kit.chain.close()
+
+
 async def test_a_blocking_hook_that_takes_too_long() -> None:
     release = threading.Event()
 
