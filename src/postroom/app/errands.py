@@ -24,13 +24,12 @@ from postroom.observe.events import AnyEvent
 from postroom.observe.metrics import Metrics
 from postroom.observe.traces import Found, Search, Traces
 from postroom.route.drive import drive
-from postroom.route.explain import explain
+from postroom.route.explain import Prospect, explain
 from postroom.route.routing import (
     LocalAlias,
     LocalUser,
     Relay,
     RoutingFailed,
-    Unknown,
     Unroutable,
 )
 from postroom.services.answer import Answer
@@ -47,9 +46,17 @@ from postroom.services.submission import (
     EX_TEMPFAIL,
 )
 from postroom.services.submitter import Errands
+from postroom.spool.lock import shards_in
 from postroom.spool.orders import Farewell
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import Hold, Order, Release, Retry, Spool
+
+_EXIT_CODES = {
+    Prospect.FINE: EX_OK,
+    Prospect.CANNOT_SAY: EX_TEMPFAIL,
+    Prospect.NO_HOST: EX_NOHOST,
+    Prospect.UNKNOWN: EX_NOUSER,
+}
 
 
 class Office:
@@ -99,6 +106,7 @@ class Office:
             wake=self._wake,
             farewell=self._farewell,
             hop_now=self._hop_now,
+            shards_there=self._shards_there,
             own_uid=os.geteuid(),
         )
         return {
@@ -108,6 +116,9 @@ class Office:
             "history.find": self._find,
             "status": self._status,
         }
+
+    def _shards_there(self) -> Sequence[int]:
+        return shards_in(self._built().config.spool.directory)
 
     async def mailq(
         self, verbose: bool, user: str, selection: QueueSelection
@@ -316,7 +327,8 @@ async def explain_address(built: Built, address: Address) -> Answer:
     """Tell where mail for an address would go, and why.
 
     The exit code is that of ``sendmail -bv``: 67 for an unknown user, 68 for a host
-    that cannot be, 75 if a table or the DNS cannot tell now.
+    that cannot be, 75 if a table or the DNS cannot tell now; for an alias the worst of
+    what it leads to.
     """
     config = built.config
 
@@ -338,17 +350,8 @@ async def explain_address(built: Built, address: Address) -> Answer:
         terms, by_host = book.of_hop(hop)
         return (book.of_host(hop, host) if host and by_host else terms).told()
 
-    lines = await explain(router, facts, address, find_hosts, tell_terms)
-    match await drive(router.classify(address), facts):
-        case Unknown():
-            exit_code = EX_NOUSER
-        case Unroutable():
-            exit_code = EX_NOHOST
-        case RoutingFailed():
-            exit_code = EX_TEMPFAIL
-        case _:
-            exit_code = EX_OK
-    return Answer(tuple(lines), exit_code)
+    told = await explain(router, facts, address, find_hosts, tell_terms)
+    return Answer(told.lines, _EXIT_CODES[told.prospect])
 
 
 class _Shards(Sequence[Spool]):

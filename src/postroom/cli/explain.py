@@ -25,14 +25,17 @@ EX_UNAVAILABLE = 69
 def explain(path: str, address: str) -> None:
     """Tell where mail for ADDRESS would go, and by which rule.
 
-    Ends with 67 for an unknown user, 68 for a host that cannot be, 75 if it cannot be
-    told now.
+    Ends with 67 for an unknown user, 68 for a host that cannot be or takes no mail, 75
+    if it cannot be told now; for an alias with the worst of what it leads to.
     """
     config = load_or_fail(path)
+    bracketed = address.startswith("<") and address.endswith(">")
     try:
-        parsed = Address.from_text(address)
+        parsed = Address.from_text(address[1:-1] if bracketed else address)
     except AddressError as error:
         _fail(f"{address}: {error}", EX_USAGE)
+    if parsed.is_null:
+        _fail("the empty address is no recipient", EX_USAGE)
     try:
         answer = asyncio.run(_explain(config, parsed))
     except ValueError as error:

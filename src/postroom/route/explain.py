@@ -5,8 +5,12 @@ asked. Pure, but for what it awaits.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, assert_never
+from enum import IntEnum
+from typing import assert_never
 
+import msgspec
+
+from postroom.dns.answer import DnsFailed
 from postroom.dns.hop_options import hop_name
 from postroom.dns.mx import Exchangers, Hosts
 from postroom.mail.address import Address
@@ -30,13 +34,6 @@ FindHosts = Callable[[str], Awaitable[Exchangers]]
 """Finds the hosts of a hop, as ``dns.exchangers.find_exchangers`` does."""
 TellTerms = Callable[[str, str], str]
 """Says in a few words on which terms a hop, or one host of it, is spoken to."""
-
-
-class _Onward(NamedTuple):
-    """What is known beyond routing."""
-
-    find_hosts: FindHosts | None
-    tell_terms: TellTerms | None
 
 
 class Recording:
@@ -68,28 +65,71 @@ class Recording:
         self._lines.append(f"  {to_text(question)} {to_text(answer)}")
 
 
+class Prospect(IntEnum):
+    """What becomes of mail for an address, as far as can be told; the worst last."""
+
+    FINE = 0
+    CANNOT_SAY = 1
+    NO_HOST = 2
+    UNKNOWN = 3
+
+
+class _Story(msgspec.Struct):
+    """What has been told so far, and what is known beyond routing."""
+
+    lines: list[str]
+    find_hosts: FindHosts | None
+    tell_terms: TellTerms | None
+    prospect: Prospect = Prospect.FINE
+
+    def tell(self, line: str, prospect: Prospect = Prospect.FINE) -> None:
+        self.lines.append(line)
+        self.prospect = max(self.prospect, prospect)
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Lines for people, and the worst that they tell of."""
+
+    lines: tuple[str, ...]
+    prospect: Prospect
+
+
 async def explain(
     router: Router,
     facts: Facts,
     address: Address,
     find_hosts: FindHosts | None = None,
     tell_terms: TellTerms | None = None,
-) -> list[str]:
-    """Return lines that tell where mail for an address would go, and by which rule.
+) -> Explanation:
+    """Tell where mail for an address would go, and by which rule.
 
     ``find_hosts`` looks up the hosts of SMTP hops; None: the DNS is not asked.
     ``tell_terms`` says what is demanded of other hosts.
     """
-    onward = _Onward(find_hosts, tell_terms)
-    lines: list[str] = []
-    recording = Recording(facts, lines)
+    story = _Story([], find_hosts, tell_terms)
+    recording = Recording(facts, story.lines)
     routing = await drive(router.classify(address), recording)
-    lines.append(f"{address}: {describe(routing)}")
+    story.tell(f"{address}: {describe(routing)}", _prospect(routing))
     if isinstance(routing, LocalAlias):
-        await _explain_alias(router, recording, address, lines, onward)
+        await _explain_alias(router, recording, address, story)
     elif isinstance(routing, Relay):
-        await _explain_route(routing.route, lines, onward)
-    return lines
+        await _explain_route(routing.route, story)
+    return Explanation(tuple(story.lines), story.prospect)
+
+
+def _prospect(routing: Routing) -> Prospect:
+    match routing:
+        case Unknown():
+            return Prospect.UNKNOWN
+        case Unroutable():
+            later = routing.is_temporary
+            return Prospect.CANNOT_SAY if later else Prospect.NO_HOST
+        case RoutingFailed():
+            return Prospect.CANNOT_SAY
+        case LocalUser() | LocalAlias() | Relay():
+            return Prospect.FINE
+        case _:
+            assert_never(routing)
 
 
 def describe(routing: Routing) -> str:
@@ -109,46 +149,50 @@ def describe(routing: Routing) -> str:
 
 
 async def _explain_alias(
-    router: Router,
-    facts: Recording,
-    address: Address,
-    lines: list[str],
-    onward: _Onward,
+    router: Router, facts: Recording, address: Address, story: _Story
 ) -> None:
     walk = router.walk(address)
     expansion = await drive(walk.chunk(CHILDREN_SHOWN_MAX), facts)
     if isinstance(expansion, RoutingFailed):
-        lines.append(f"cannot be expanded now: {expansion.reason}")
-        return
-    lines += expansion.trace
+        why = f"cannot be expanded now: {expansion.reason}"
+        return story.tell(why, Prospect.CANNOT_SAY)
+    story.lines += expansion.trace
     if expansion.owner:
-        lines.append(f"errors go to {expansion.owner}")
+        story.tell(f"errors go to {expansion.owner}")
     hops = set[Route]()
     for child in expansion.children:
-        lines.append(f"{child.address}: {describe(child.routing)}")
+        told = f"{child.address}: {describe(child.routing)}"
+        story.tell(told, _prospect(child.routing))
         if isinstance(child.routing, Relay) and child.routing.route not in hops:
             hops.add(child.routing.route)
-            await _explain_route(child.routing.route, lines, onward)
+            await _explain_route(child.routing.route, story)
     for problem in expansion.problems:
-        lines.append(f"{problem.target}: {problem.status} {problem.text}")
+        is_host = problem.status.endswith(".1.2")  # bad destination system
+        prospect = Prospect.NO_HOST if is_host else Prospect.UNKNOWN
+        story.tell(f"{problem.target}: {problem.status} {problem.text}", prospect)
     if expansion.cursor is not None:
-        lines.append(f"... and more than {CHILDREN_SHOWN_MAX} in all")
+        story.tell(f"... and more than {CHILDREN_SHOWN_MAX} in all")
 
 
-async def _explain_route(route: Route, lines: list[str], onward: _Onward) -> None:
-    hop, tell_terms = hop_name(route.hop), onward.tell_terms
+async def _explain_route(route: Route, story: _Story) -> None:
+    hop, tell_terms = hop_name(route.hop), story.tell_terms
     terms = ""
     if tell_terms is not None and route.agent in ("smtp", "lmtp"):
         terms = tell_terms(route.hop, "")
-        lines.append(f"  {hop}: {terms}")
-    if route.agent != "smtp" or onward.find_hosts is None:
+        story.tell(f"  {hop}: {terms}")
+    if route.agent != "smtp" or story.find_hosts is None:
         return
-    found = await onward.find_hosts(hop)
-    if not isinstance(found, Hosts):
-        lines.append(f"  {hop}: {found.reason}")
-        return
-    for host in found.hosts:
-        addresses = ", ".join(host.addresses)
-        own = "" if tell_terms is None else tell_terms(route.hop, host.name)
-        more = f" ({own})" if own != terms else ""
-        lines.append(f"  {hop}: {host.preference} {host.name} [{addresses}]{more}")
+    match await story.find_hosts(hop):
+        case Hosts(hosts):
+            for host in hosts:
+                addresses = ", ".join(host.addresses)
+                own = "" if tell_terms is None else tell_terms(route.hop, host.name)
+                more = f" ({own})" if own != terms else ""
+                story.tell(
+                    f"  {hop}: {host.preference} {host.name} [{addresses}]{more}"
+                )
+        case DnsFailed(reason):
+            story.tell(f"  {hop}: cannot say now: {reason}", Prospect.CANNOT_SAY)
+        case refused:
+            why = f"{refused.code} {refused.status} {refused.reason}"
+            story.tell(f"  {hop}: {why}", Prospect.NO_HOST)

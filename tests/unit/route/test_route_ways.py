@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from postroom.dns.answer import Answer as Dns
 from postroom.dns.answer import DnsFailed
 from postroom.dns.exchangers import find_exchangers
 from postroom.dns.mx import Exchangers
@@ -13,8 +14,8 @@ from postroom.dns.own import OwnNames
 from postroom.mail.address import Address
 from postroom.mail.route import Route
 from postroom.route.drive import Waiting, answer_now, drive
-from postroom.route.explain import explain
-from postroom.route.facts import RouteFacts, Sources
+from postroom.route.explain import Prospect, explain
+from postroom.route.facts import AnyTable, RouteFacts, Sources
 from postroom.route.questions import (
     Answer,
     Failed,
@@ -34,6 +35,7 @@ from postroom.route.ways import AsLocal, Way, check_way, read_way
 from postroom.tables.aliases import alias_file
 from postroom.tables.include import Include, Included, Unreadable, Unusable
 from postroom.tables.settings import TableSettings
+from postroom.tables.text import text_table
 from postroom.testing.resolver import FakeResolver
 
 WAYS: dict[str, Way] = {
@@ -279,15 +281,29 @@ def facts(tmp_path: Path) -> RouteFacts:
     path.write_text(
         "friends: betty, joe@w.test, ann@w.test, nosuch\nowner-friends: betty\n"
         "big: " + ", ".join(f"u{n}@w.test" for n in range(200)) + "\n"
+        "circle: circle\nfar: betty, x@null.test\nstrange: x@\u200db.test\n"
+        "perhaps: betty, x@silent.test\nperhaps-not: x@silent.test, x@gone.test\n"
     )
+    routes = tmp_path / "routes"
+    routes.write_text("closed.test error:450 later\ngone.test error:5.1.2 gone\n")
     aliases = alias_file(str(path), TableSettings())
     aliases.reload()
-    return RouteFacts(Sources({"aliases": aliases}, {"betty"}.__contains__))
+    ways = text_table(str(routes), TableSettings())
+    ways.reload()
+    tables: dict[str, AnyTable] = {"aliases": aliases, "routes": ways}
+    return RouteFacts(Sources(tables, {"betty"}.__contains__))
 
 
 async def find_hosts(hop: str) -> Exchangers:
-    resolver = FakeResolver({"w.test MX": ["10 mx.w.test"], "mx.w.test A": "127.0.1.2"})
-    return await find_exchangers(resolver, hop, OwnNames(), 1)
+    known: dict[str, str | list[str] | Dns] = {
+        "w.test MX": ["10 mx.w.test"],
+        "mx.w.test A": "127.0.1.2",
+        "null.test MX": "0 .",
+        "us.test A": "127.0.1.1",
+        "silent.test MX": DnsFailed("no answer"),
+    }
+    own = OwnNames.of([], ["127.0.1.1"])
+    return await find_exchangers(FakeResolver(known), hop, own, 1)
 
 
 EXPLAINED: dict[str, list[str]] = {
@@ -305,7 +321,20 @@ EXPLAINED: dict[str, list[str]] = {
     ],
     "joe@none.test": [
         "joe@none.test: agent smtp, hop none.test (MX of none.test)",
-        "  none.test: Host unknown (Name server: none.test: host not found)",
+        "  none.test: 550 5.1.2 Host unknown (Name server: none.test: host not found)",
+    ],
+    "joe@null.test": [
+        "joe@null.test: agent smtp, hop null.test (MX of null.test)",
+        "  null.test: 556 5.1.10 Host does not accept mail: MX 0 .",
+    ],
+    "joe@us.test": [
+        "joe@us.test: agent smtp, hop us.test (MX of us.test)",
+        "  us.test: 553 5.4.6 config error: mail loops back to me (MX problem?): "
+        "us.test is this system, but us.test is not among its local domains",
+    ],
+    "joe@silent.test": [
+        "joe@silent.test: agent smtp, hop silent.test (MX of silent.test)",
+        "  silent.test: cannot say now: no answer",
     ],
     "nosuch@gonzo.test": [
         "  aliases: nosuch? no",
@@ -318,7 +347,37 @@ EXPLAINED: dict[str, list[str]] = {
 @pytest.mark.parametrize(("text", "lines"), EXPLAINED.items(), ids=EXPLAINED.keys())
 async def test_explain(text: str, lines: list[str], facts: RouteFacts) -> None:
     router = Router(RouteSettings(), "gonzo.test", OwnNames())
-    assert await explain(router, facts, Address.from_text(text), find_hosts) == lines
+    told = await explain(router, facts, Address.from_text(text), find_hosts)
+    assert list(told.lines) == lines
+
+
+PROSPECTS: dict[str, Prospect] = {
+    "betty@gonzo.test": Prospect.FINE,
+    "nosuch@gonzo.test": Prospect.UNKNOWN,
+    "friends": Prospect.UNKNOWN,
+    "big": Prospect.FINE,
+    "circle": Prospect.UNKNOWN,
+    "far": Prospect.NO_HOST,
+    "strange": Prospect.NO_HOST,
+    "perhaps": Prospect.CANNOT_SAY,
+    "perhaps-not": Prospect.NO_HOST,
+    "joe@w.test": Prospect.FINE,
+    "joe@none.test": Prospect.NO_HOST,
+    "joe@null.test": Prospect.NO_HOST,
+    "joe@us.test": Prospect.NO_HOST,
+    "joe@silent.test": Prospect.CANNOT_SAY,
+    "joe@closed.test": Prospect.CANNOT_SAY,
+    "joe@gone.test": Prospect.NO_HOST,
+}
+
+
+@pytest.mark.parametrize(("text", "prospect"), PROSPECTS.items(), ids=PROSPECTS.keys())
+async def test_what_explain_comes_to(
+    text: str, prospect: Prospect, facts: RouteFacts
+) -> None:
+    router = Router(RouteSettings(routes="routes"), "gonzo.test", OwnNames())
+    told = await explain(router, facts, Address.from_text(text), find_hosts)
+    assert told.prospect is prospect
 
 
 async def test_explain_tells_on_which_terms(facts: RouteFacts) -> None:
@@ -327,7 +386,8 @@ async def test_explain_tells_on_which_terms(facts: RouteFacts) -> None:
 
     router = Router(RouteSettings(smart_host="w.test tls=off"), "g.test", OwnNames())
     address = Address.from_text("joe@x.test")
-    assert await explain(router, facts, address, find_hosts, tell_terms) == [
+    told = await explain(router, facts, address, find_hosts, tell_terms)
+    assert list(told.lines) == [
         "joe@x.test: agent smtp, hop w.test;tls=off (smart host)",
         "  w.test: TLS as w.test;tls=off",
         "  w.test: 10 mx.w.test [127.0.1.2] (login mx.w.test)",
@@ -336,7 +396,9 @@ async def test_explain_tells_on_which_terms(facts: RouteFacts) -> None:
 
 async def test_explain_alias(facts: RouteFacts) -> None:
     router = Router(RouteSettings(), "gonzo.test", OwnNames())
-    lines = await explain(router, facts, Address.from_text("friends"), find_hosts)
+    lines = list(
+        (await explain(router, facts, Address.from_text("friends"), find_hosts)).lines
+    )
     assert lines[:2] == [
         "  aliases: friends? betty, joe@w.test, ann@w.test, nosuch",
         "friends: alias for betty, joe@w.test, ann@w.test, nosuch (alias friends)",
@@ -351,7 +413,7 @@ async def test_explain_alias(facts: RouteFacts) -> None:
         "ann@w.test: agent smtp, hop w.test (MX of w.test)",
         "nosuch: 5.1.1 User unknown",
     ]
-    lines = await explain(router, facts, Address.from_text("big"))
+    lines = list((await explain(router, facts, Address.from_text("big"))).lines)
     assert lines[-1] == "... and more than 100 in all"
 
 
@@ -360,7 +422,7 @@ async def test_explain_when_a_table_fails() -> None:
     broken = RouteFacts(
         Sources({"aliases": alias_file("/none", TableSettings())}, no_users)
     )
-    lines = await explain(router, broken, Address.from_text("joe"))
+    lines = list((await explain(router, broken, Address.from_text("joe"))).lines)
     assert lines[0] == "  aliases: joe? cannot say now: table /none has not been read"
     assert lines[1].startswith("joe: 451 4.3.0 ")
 
@@ -371,5 +433,5 @@ async def test_explain_waits_for_facts_that_come_late() -> None:
             return self._fetch(NotFound())
 
     router = Router(RouteSettings(), "gonzo.test", OwnNames())
-    lines = await explain(router, Late(""), Address.from_text("joe"))
+    lines = list((await explain(router, Late(""), Address.from_text("joe"))).lines)
     assert lines[:2] == ["  aliases: joe? no", "  users: joe? no"]
