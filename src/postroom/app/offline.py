@@ -107,7 +107,7 @@ async def _built(
 class _NoLog:
     """Nothing waits to be written here."""
 
-    full = False
+    full = overfull = False
 
     async def drained(self) -> None:
         """There is room."""

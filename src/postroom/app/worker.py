@@ -90,6 +90,9 @@ WATCH_S = 2.0
 LOCKED_PAUSE_S = 0.1
 """How often a shard that a former worker still has is tried."""
 DELIVERY_THREADS = 4
+_NO_LOG_SMTP = b"421 4.3.2 System not accepting mail, try again later\r\n"
+_NO_LOG_POP3 = b"-ERR [SYS/TEMP] try again later\r\n"
+"""What clients are told while the log cannot be written. No event: it would wait."""
 DRAIN_SHARE = 0.9
 """How much of ``drain_s_max`` goes to what is in hand; the rest is for closing."""
 LINGER_S = 10
@@ -352,6 +355,8 @@ class _Worker:
         self, serve: Serve, name: str, stream: Stream
     ) -> Coroutine[object, object, None]:
         entrance = self._generation().entrances.get(name, PLAIN)
+        if self._log.full:  # what cannot be told does not happen
+            return _turn_away(stream, entrance)
         if entrance.proxy is None:
             return serve(stream, name)
         return self._let_in_by_proxy(entrance, serve, name, stream)
@@ -531,6 +536,14 @@ class _Worker:
 
     def _tell(self, what: str, level: str) -> None:
         self.emit(Lifecycle(utc_us=read_now().utc_us, what=what, level=level))
+
+
+async def _turn_away(stream: Stream, entrance: Entrance) -> None:
+    """Close a connection, with a word where that can be read."""
+    if not entrance.is_encrypted:
+        is_pop3 = entrance.service == "pop3"
+        stream.write(_NO_LOG_POP3 if is_pop3 else _NO_LOG_SMTP)
+    await stream.aclose()
 
 
 def _domains(config: Config) -> tuple[str, ...]:

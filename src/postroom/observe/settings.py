@@ -20,8 +20,9 @@ class LogSettings(
     sessions: bool = False
     """Whether each connection's begin and orderly end is told too."""
     waiting_max: int = 20_000
-    """Events that may wait to be written in each worker; beyond that no new mail is
-    accepted until the log can be written again: mail lines are never dropped."""
+    """Events that may wait to be written in each worker; beyond that clients are told
+    to come back (421 4.3.2) until the log can be written again, and beyond five times
+    that nothing is delivered: mail lines are never dropped."""
 
     def __post_init__(self) -> None:
         """Refuse what would tell nobody anything, or take no mail."""

@@ -30,6 +30,9 @@ BATCH_S = 0.02
 BATCH_EVENTS_MAX = 1000
 RETRY_S = 1.0
 CLOSE_S_MAX = 5.0
+OVERFULL = 5
+"""So many times ``waiting_max`` events wait, at the most, for a log that is full:
+deliveries go on for a while, as they give space back to a full disk."""
 FILE_OCTETS_MAX = 1 << 20
 PIPE_OCTETS_MAX = 4096  # PIPE_BUF: what a pipe takes without mixing writers
 
@@ -139,6 +142,11 @@ class LogSink:
     def full(self) -> bool:
         """Whether acceptance has to wait in ``drained``."""
         return len(self._waiting) >= self._waiting_max
+
+    @property
+    def overfull(self) -> bool:
+        """Whether what has been accepted has to wait, too: memory is finite."""
+        return len(self._waiting) >= self._waiting_max * OVERFULL
 
     async def drained(self) -> None:
         """Wait until the sink is no longer full."""

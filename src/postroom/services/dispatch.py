@@ -198,6 +198,8 @@ class Dispatcher:
         scheduler = self._parts.scheduler
         if self._draining or not (scheduler.has_turns or self._wake_mono_us):
             return
+        if self._parts.shop.log.overfull:
+            return  # the next search goes on
         now = self._parts.shop.clock()
         most = self._pace.claims()
         for claim in scheduler.next(now, most):

@@ -18,6 +18,10 @@ class Log(Protocol):
     def full(self) -> bool:
         """Whether too much waits to be written."""
 
+    @property
+    def overfull(self) -> bool:
+        """Whether so much waits that nothing may be delivered, either."""
+
     async def drained(self) -> None:
         """Wait until there is room again."""
 

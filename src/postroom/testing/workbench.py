@@ -171,6 +171,7 @@ class FreeLog:
     def __init__(self) -> None:
         self.room = asyncio.Event()
         self.room.set()
+        self.overfull = False
 
     @property
     def full(self) -> bool:

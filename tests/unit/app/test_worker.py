@@ -122,13 +122,15 @@ def job(directory: Path, text: str = BASE, **more: object) -> Job:
 
 
 @asynccontextmanager
-async def working(directory: Path) -> AsyncIterator[tuple[Office, asyncio.Task[int]]]:
+async def working(
+    directory: Path, text: str = BASE
+) -> AsyncIterator[tuple[Office, asyncio.Task[int]]]:
     prepare(directory)
     ours, theirs = socket.socketpair()
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     given = ListenFd("smtp", "in", "", listening.detach())
-    asked = job(directory, listeners=(given,), link_fd=theirs.detach())
+    asked = job(directory, text, listeners=(given,), link_fd=theirs.detach())
     task = asyncio.create_task(_Worker(asked).run())
     office = Office(directory, await wrap(ours), port)
     said = await office.hear()
@@ -184,6 +186,22 @@ async def test_a_worker_whose_supervisor_is_gone_ends(tmp_path: Path) -> None:
     async with working(tmp_path) as (office, task):
         office.hang_up()
         assert await task == 0
+
+
+async def test_clients_are_turned_away_while_the_log_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each session would be told of: so many would fill the memory, too."""
+    full = BASE.replace('to = "log"', 'to = "/dev/full"\nwaiting_max = 2')
+    async with working(tmp_path, full) as (office, _):
+        greeting = ""
+        async with asyncio.timeout(60):
+            while not greeting.startswith("421 "):
+                stream = await office.call()
+                greeting = await said(stream, "\n")
+                stream.abort()
+    assert greeting == "421 4.3.2 System not accepting mail, try again later\r\n"
+    assert "/dev/full: [Errno 28]" in capsys.readouterr().err
 
 
 BANNER = 'banner = "ESMTP Second"\n'

@@ -99,13 +99,17 @@ async def test_full_sink_blocks_acceptance_until_the_log_can_be_written(
         for number in range(5, 17):
             log.emit(Lifecycle(0, f"event {number}"))
         assert log.full
+        assert not log.overfull
+        for number in range(17, 60):
+            log.emit(Lifecycle(0, f"event {number}"))
+        assert log.overfull
         waiting = asyncio.create_task(log.drained())
         await asyncio.sleep(0.01)
         assert not waiting.done()
         broken.clear()
         await waiting
     log.close()
-    assert path.read_text().splitlines() == [f"event {n}" for n in range(17)]
+    assert path.read_text().splitlines() == [f"event {n}" for n in range(60)]
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 

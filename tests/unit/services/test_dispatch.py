@@ -59,6 +59,18 @@ async def test_what_is_due_is_delivered_and_gone() -> None:
         assert (done.tries, done.next_us, done.agent) == (1, 0, "smtp")
 
 
+async def test_nothing_is_delivered_that_the_log_cannot_tell_of() -> None:
+    async with bench() as b:
+        b.log.overfull = True
+        await queue(b, JOE)
+        await b.rescan(60)
+        assert b.agents["smtp"].tried == []
+        b.log.overfull = False
+        await b.rescan(60)
+        assert b.agents["smtp"].tried == [JOE]
+        assert b.is_balanced()
+
+
 async def test_an_agent_that_raises_defers_and_is_told_of() -> None:
     async with bench(Plan(script={JOE: [ValueError("a bug")]})) as b:
         await queue(b, JOE)
