@@ -6,6 +6,7 @@ without following links. All functions raise ``OSError`` as the system gives it.
 
 import os
 import stat
+from contextlib import suppress
 
 from postroom.mailbox.name import Place
 
@@ -25,7 +26,7 @@ def open_folder(place: Place, depth: int | None = None, *, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-        os.makedirs(place.root, MODE_DIRECTORY, exist_ok=True)
+        _make(os.path.abspath(place.root))
         handle = os.open(place.root, _DIRECTORY)
     for part in place.parts[:depth]:
         try:
@@ -47,13 +48,24 @@ def enter(parent: int, part: str, *, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-    try:
+    with suppress(FileExistsError):  # another delivery was quicker
         os.mkdir(part, MODE_DIRECTORY, dir_fd=parent)
-    except FileExistsError:
-        pass  # another delivery was quicker
-    else:
-        os.fsync(parent)
+    os.fsync(parent)  # by whomever it was made, our message is to lie in it
     return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def _make(path: str) -> None:
+    """Make a directory and those above it; when done, their names are on disk."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        _make(above)
+    with suppress(FileExistsError):
+        os.mkdir(path, MODE_DIRECTORY)
+    handle = os.open(above, _DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_file(folder: int, name: str, flags: int = os.O_RDONLY) -> int:

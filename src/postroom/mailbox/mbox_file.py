@@ -53,6 +53,7 @@ class MboxFile:
         self._name = name
         self._redo_name = f".{name}.postroom-redo"
         self._dot_lock = DotLock(folder, name, int(settings.lock_stale))
+        self._was_empty = False
         self.handle = self._lock(deadline_us)
         try:
             self._recover()
@@ -97,6 +98,7 @@ class MboxFile:
         """Append a message, still without its id; returns where the id belongs."""
         line = from_line(sender, utc_us)
         head = line + mark_line(blank_of(uid))
+        self._was_empty = self._was_empty or not self.size
         self._end_last(head)
         at = self.size + len(line)
         self._write_at_end([head])
@@ -107,6 +109,8 @@ class MboxFile:
     def confirm(self, marks: Sequence[tuple[int, str]]) -> None:
         """Make appended messages durable, then their ids; now they are there."""
         os.fsync(self.handle)
+        if self._was_empty:  # its name may be as new
+            os.fsync(self._folder)
         for at, uid in marks:
             _write_at(self.handle, mark_line(uid), at)
         os.fsync(self.handle)

@@ -219,6 +219,25 @@ def test_faults_are_deferrals(
     assert files(tmp_path, "tmp") == []
 
 
+def test_new_directories_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    real = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    settings = MailboxSettings(path=f"{tmp_path}/a/b/{{domain}}/{{user}}")
+    mailbox = MailboxName("joe", "x.test")
+    outcomes = Maildirs(settings, "mx.test").deliver([parcel(mailbox=mailbox)])
+    assert isinstance(outcomes[0], Delivered)
+    above = ("", "/a", "/a/b", "/a/b/x.test", "/a/b/x.test/joe", "/a/b/x.test/joe/new")
+    assert {f"{tmp_path}{path}" for path in above} <= synced
+
+
 def test_no_handles_leak(store: Maildirs) -> None:
     before = len(os.listdir("/proc/self/fd"))
     store.deliver([parcel(), parcel(mailbox=MailboxName(".."))])

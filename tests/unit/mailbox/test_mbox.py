@@ -142,6 +142,25 @@ def test_repeated_delivery_far_back(store: Mboxes) -> None:
     assert store.deliver([parcel(large, number=39)]) == [SENT_BEFORE]
 
 
+def test_a_new_mbox_is_on_disk_with_its_name(
+    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    session_of(store).close()  # a reader makes it
+    monkeypatch.setattr(os, "fsync", noted)
+    assert store.deliver([parcel()]) == [SENT]
+    assert synced == [str(path), str(path.parent), str(path)]
+    synced.clear()
+    assert store.deliver([parcel(number=1)]) == [SENT]
+    assert synced == [str(path)] * 2
+
+
 def test_an_id_in_the_text_is_no_delivery(store: Mboxes) -> None:
     store.deliver([parcel(TRICKY, number=1)])
     assert store.deliver([parcel(number=5, look=True)]) == [SENT]
