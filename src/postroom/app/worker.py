@@ -152,7 +152,8 @@ class _Worker:
         self._log = open_log(config.log, config.hostname, zone_offset_s)
         name = f"worker-{job.worker}"
         self._history = HistorySink(
-            HistoryWriter(config.history_directory, config.history, name)
+            HistoryWriter(config.history_directory, config.history, name),
+            lambda why: self._log.emit(Lifecycle(read_now().utc_us, why, "error")),
         )
         self._metrics = Metrics()
         self._counters = _counters(job)

@@ -7,10 +7,11 @@ and never mail. Files that are too old, or too much together, are removed, oldes
 first. The loop's thread only puts events in a queue.
 """
 
+import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
@@ -59,6 +60,7 @@ KEPT = (
 """The events that are history."""
 
 _KEPT = frozenset(KEPT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _encoder = msgspec.json.Encoder()
 
 
@@ -186,10 +188,15 @@ class HistorySink:
 
     Args:
         writer: where they are written.
+        tell: takes a sentence about what is wrong, in that thread.
     """
 
-    def __init__(self, writer: HistoryWriter) -> None:
+    def __init__(
+        self, writer: HistoryWriter, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._writer = writer
+        self._tell = tell
+        self._told = ""
         self._waiting: deque[AnyEvent] = deque()
         self._is_awake = False
         self._wake = threading.Event()
@@ -234,12 +241,21 @@ class HistorySink:
             while True:
                 try:
                     self._writer.append(events)
-                except OSError:
+                except OSError as error:
                     # Mail needs the space more; and what cannot be kept is not.
-                    if self._writer.give_way():
+                    if error.errno in _NO_SPACE and self._writer.give_way():
                         continue
                     self.lost += count
+                    self._complain(error)
+                else:
+                    self._told = ""
                 break
+
+    def _complain(self, error: OSError) -> None:
+        """Tell once why there is no history, until there is again or another reason."""
+        if self._told != str(error):
+            self._told = str(error)
+            self._tell(f"history cannot be kept: {error}; mail goes on")
 
 
 def lines_of(events: Sequence[AnyEvent]) -> bytes:

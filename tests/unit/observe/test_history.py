@@ -1,5 +1,6 @@
 """What is kept of messages, for how long, and how it is found again."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from postroom.mail.outcome import Delivered, Failed
 from postroom.mail.units import Duration, Size
 from postroom.observe import events
 from postroom.observe.events import AnyEvent
+from postroom.observe.history import BATCH_EVENTS_MAX as HISTORY_BATCH
 from postroom.observe.history import HistorySink, HistoryWriter, files_of
 from postroom.observe.settings import HistorySettings
 from postroom.observe.traces import Found, Search, Traces
@@ -241,6 +243,31 @@ def test_a_full_disk_costs_the_oldest_history(
     assert set(before[:2]).isdisjoint(files_of(str(tmp_path / "w")))
     assert Traces(str(tmp_path)).of_message(last.queue_id) == (last,)
     assert sink.lost == 0
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_what_no_space_would_mend_costs_no_history_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    teller = Teller()
+    with HistoryWriter(str(tmp_path), SMALL, "w") as writer:
+        for _ in range(10):
+            writer.append([teller.queued()])
+    before = files_of(str(tmp_path / "w"))
+
+    def failing(path: str, flags: int, mode: int = 0o777) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", failing)
+    complaints: list[str] = []
+    sink = HistorySink(HistoryWriter(str(tmp_path), SMALL, "w"), complaints.append)
+    for _ in range(HISTORY_BATCH + 1):
+        sink.emit(teller.queued())
+    sink.close()
+    assert files_of(str(tmp_path / "w")) == before
+    assert sink.lost == HISTORY_BATCH + 1
+    (told,) = complaints
+    assert told.startswith(f"history cannot be kept: [Errno {number}] ")
 
 
 @pytest.mark.parametrize(
