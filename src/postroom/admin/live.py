@@ -3,7 +3,7 @@
 ``RequestRefused`` and ``WorkerGone`` pass through: the whole queue notes them.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from postroom.admin.client import ask, ask_stream
@@ -27,6 +27,10 @@ class LiveShards:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    async def shards_there(self) -> Sequence[int]:
+        """Return the shards that lie in the spool, held by whomever."""
+        return await ask(self._path, "queue.shards_there", {}, int)
 
     def entries(self, wanted: QueueFilter) -> AsyncIterator[Entry]:
         """Yield matching entries, oldest first."""

@@ -59,6 +59,8 @@ class Hands(NamedTuple):
         farewell: makes what reports about recipients that are given up, for a shard,
             a reason, and the name of who gives them up.
         hop_now: tells how a shard gets on with a hop, from its number.
+        shards_there: lists the shards that lie in the spool, held by whomever: who
+            asks may not look there.
         own_uid: who the worker runs as: workers ask one another for their callers.
     """
 
@@ -67,6 +69,7 @@ class Hands(NamedTuple):
     wake: Callable[[Sequence[str] | None], None]
     farewell: Callable[[int, str, str], Farewell]
     hop_now: Callable[[str], HopNow]
+    shards_there: Callable[[], Sequence[int]]
     own_uid: int
 
 
@@ -78,6 +81,7 @@ def queue_handlers(shards: Sequence[Spool], hands: Hands) -> Mapping[str, Handle
     answers = _QueueAnswers(shards, hands)
     return {
         "queue.shards": answers.shards,
+        "queue.shards_there": answers.shards_there,
         "queue.list": answers.list,
         "queue.count": answers.count,
         "queue.recipients": answers.recipients,
@@ -100,6 +104,12 @@ class _QueueAnswers:
     ) -> AsyncIterator[int]:
         for shard in tuple(self._shards):
             yield shard.shard
+
+    async def shards_there(
+        self, caller: Caller, arguments: msgspec.Raw
+    ) -> AsyncIterator[int]:
+        for shard in self._hands.shards_there():
+            yield shard
 
     async def list(
         self, caller: Caller, arguments: msgspec.Raw

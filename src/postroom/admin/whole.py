@@ -7,7 +7,7 @@ reached is listed in ``problems``, never passed over in silence.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
@@ -120,24 +120,44 @@ class WholeQueue:
                 self.problems.append(f"worker {number}: {error}")
                 held.add(number)
         if self._site is not None:
-            self._open_offline(self._site, held)
+            spool = self._site.spool
+            try:
+                shards = await self._shards_there(spool.directory)
+            except (SpoolError, OSError) as error:
+                self.problems.append(f"spool {spool.directory}: {_told(error)}")
+                return self
+            for shard in shards:
+                if shard not in held:
+                    self._open_offline(self._site, shard)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _open_offline(self, site: OnSite, held: set[int]) -> None:
+    async def _shards_there(self, directory: str) -> Sequence[int]:
+        """List the shards of the spool; operators may not look there, workers may.
+
+        Raises:
+            OSError: nobody who may look there answers.
+        """
+        try:
+            return shards_in(directory)
+        except PermissionError:
+            for source in self._sources:
+                if isinstance(source, LiveShards):
+                    with suppress(WorkerGone, RequestRefused):
+                        return await source.shards_there()
+            raise
+
+    def _open_offline(self, site: OnSite, shard: int) -> None:
+        from postroom.admin.offline import OfflineShard  # see the head of the file
+        from postroom.spool.offline import view_shards
+
         spool = site.spool
         try:
-            orphans = [each for each in shards_in(spool.directory) if each not in held]
-            if not orphans:
-                return
-            from postroom.admin.offline import OfflineShard  # see the head of the file
-            from postroom.spool.offline import view_shards
-
-            views = self._stack.enter_context(view_shards(spool.directory, orphans))
+            views = self._stack.enter_context(view_shards(spool.directory, [shard]))
         except (SpoolError, OSError) as error:
-            self.problems.append(f"spool {spool.directory}: {error}")
+            self.problems.append(f"shard {shard}: {_told(error)}")
             return
         self._sources += [
             OfflineShard(view, spool, self._clock, site.emit, site.farewells)
@@ -214,3 +234,8 @@ class WholeQueue:
         except _TROUBLE as error:
             self.problems.append(str(error))
             return None
+
+
+def _told(error: Exception) -> str:
+    """Say what went wrong, without the name of a file that is told anyway."""
+    return getattr(error, "strerror", "") or str(error)

@@ -96,13 +96,13 @@ def export(
                 await _fill(box, whole.letters(Letters(wanted, raw=raw)), done)
         finally:
             box.close()
+        click.echo(f"{messages(len(done))} exported", err=True)
         return done
 
     try:
         done = on_queue(config, work)
     except OSError as error:
         raise click.FileError(directory or str(mbox), error.strerror) from None
-    click.echo(f"{messages(len(done))} exported", err=True)
     missing = [queue_id for queue_id in choice.ids if queue_id not in done]
     for queue_id in missing:
         click.echo(f"postroom: {queue_id} is not in the queue", err=True)

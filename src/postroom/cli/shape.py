@@ -41,20 +41,28 @@ def stat(path: str, as_json: bool, top: int, totals: bool) -> None:
     "stopped" is held, quarantined or put aside.
     """
 
-    async def work(whole: WholeQueue) -> tuple[dict[str, int], Shape]:
+    async def work(whole: WholeQueue) -> None:
         counts = (await whole.counts()).counts
-        return counts, Shape() if totals else await whole.shape()
+        shape = Shape() if totals else await whole.shape()
+        # Printed here: what could be reached is told even if not all could.
+        if as_json:
+            _print_json(counts, shape, top or None)
+        else:
+            _print_tables(counts, shape, top or None)
 
-    counts, shape = on_queue(load_or_fail(path), work)
-    some = top or None
-    if as_json:
-        senders, hops = shape.senders[:some], shape.hops[:some]
-        click.echo(json_line(Stat(counts, AGES_US, hops, senders)))
-        return
+    on_queue(load_or_fail(path), work)
+
+
+def _print_json(counts: dict[str, int], shape: Shape, top: int | None) -> None:
+    told = Stat(counts, AGES_US, shape.hops[:top], shape.senders[:top])
+    click.echo(json_line(told))
+
+
+def _print_tables(counts: dict[str, int], shape: Shape, top: int | None) -> None:
     _print_totals(counts)
     if shape.hops:
-        _print_hops(shape.hops[:some], len(shape.hops))
-        _print_senders(shape.senders[:some], len(shape.senders))
+        _print_hops(shape.hops[:top], len(shape.hops))
+        _print_senders(shape.senders[:top], len(shape.senders))
 
 
 def _print_totals(counts: dict[str, int]) -> None:

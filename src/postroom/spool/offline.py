@@ -123,6 +123,7 @@ def view_shards(directory: str, shards: Sequence[int]) -> Iterator[list[ShardVie
 
     Raises:
         SpoolError: one cannot be read.
+        OSError: one may not be looked at.
     """
     views: list[ShardView] = []
     with ExitStack() as stack:
@@ -130,7 +131,9 @@ def view_shards(directory: str, shards: Sequence[int]) -> Iterator[list[ShardVie
         for shard in shards:
             home = shard_directory(directory, shard)
             path = os.path.join(home, DATABASE)
-            if not os.path.exists(path):  # a server was stopped while making it
+            try:
+                os.stat(path)
+            except FileNotFoundError:  # a server was stopped while making it
                 continue
             connection = open_read_only(path)
             stack.callback(connection.close, force=True)

@@ -1,5 +1,6 @@
 """Two live workers and an orphaned shard make one queue."""
 
+import errno
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -28,6 +29,7 @@ from postroom.mail.ids import QueueId
 from postroom.net.clock import read_now
 from postroom.observe.events import AnyEvent, MessageOrdered
 from postroom.spool.engine import Shard, open_shard
+from postroom.spool.opening import DATABASE
 from postroom.spool.orders import Farewell
 from postroom.spool.spool import (
     Entry,
@@ -64,6 +66,7 @@ class Site:
         self.told: list[tuple[str, str, list[str]]] = []
         self.ids: list[str] = []
         self.reports: list[QueueId] = []
+        self.there = [0, 1, 2]
 
     async def fill(self) -> None:
         directory = self.settings.directory
@@ -94,6 +97,7 @@ class Site:
             wake=self.woken.append,
             farewell=self.farewell,
             hop_now=lambda hop: HopNow(hop, 0, 5),
+            shards_there=lambda: self.there,
             own_uid=-1,
         )
 
@@ -183,6 +187,53 @@ async def test_shard_held_by_a_mute_worker_can_be_seen_but_not_changed(
         assert any("in use by process" in problem for problem in whole.problems)
     async with site.whole() as whole:
         assert await listed(whole) == [site.ids[0], site.ids[5]]
+
+
+def forbid(*_: object) -> list[int]:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize(
+    ("there", "problems"),
+    [
+        pytest.param([0, 1], [], id="workers hold all"),
+        pytest.param([0, 1, 2], ["shard 2: Permission denied"], id="one is left"),
+    ],
+)
+async def test_operators_need_not_read_the_spool_where_workers_hold_all(
+    site: Site, monkeypatch: pytest.MonkeyPatch, there: list[int], problems: list[str]
+) -> None:
+    site.there = there
+    monkeypatch.setattr("postroom.admin.whole.shards_in", forbid)
+    monkeypatch.setattr("postroom.spool.offline.view_shards", forbid)
+    async with site.whole() as whole:
+        expected = [site.ids[number] for number in (0, 1, 4, 5)]
+        assert await listed(whole) == expected
+        assert whole.problems == problems
+
+
+async def test_a_spool_that_nobody_can_list_is_a_problem(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in site.servers:
+        await server.aclose()
+    monkeypatch.setattr("postroom.admin.whole.shards_in", forbid)
+    async with site.whole() as whole:
+        assert await listed(whole) == []
+        directory = site.settings.directory
+        assert whole.problems == [f"spool {directory}: Permission denied"]
+
+
+async def test_one_damaged_shard_does_not_hide_the_others(site: Site) -> None:
+    for server in site.servers:
+        await server.aclose()
+    for shard in site.shards:
+        await shard.aclose()
+    (Path(site.settings.directory) / "shard-001" / DATABASE).write_bytes(b"x" * 9999)
+    async with site.whole() as whole:
+        assert await listed(whole) == [site.ids[number] for number in (0, 2, 3, 5)]
+        (problem,) = whole.problems
+        assert problem.startswith("shard 1: ")
 
 
 async def test_spool_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None:
