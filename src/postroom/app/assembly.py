@@ -318,7 +318,8 @@ def _aliases(config: Config, before: Built | None) -> TableFile[Targets] | None:
     kept = before.aliases if before else None
     if before and kept and (kept.path, before.config.tables) == (path, config.tables):
         return kept
-    return alias_file(path, config.tables) if path else None
+    includes = config.route.includes
+    return alias_file(path, config.tables, includes=includes) if path else None
 
 
 def _routes(config: Config, before: Built | None) -> TableFile[str] | None:

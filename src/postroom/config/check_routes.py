@@ -54,7 +54,10 @@ def route_findings(config: Config) -> Findings:
 def _tables(config: Config) -> dict[str, AnyFile]:
     found: dict[str, AnyFile] = {}
     if config.route.aliases:
-        found[ALIASES] = alias_file(config.route.aliases, config.tables)
+        includes = config.route.includes
+        found[ALIASES] = alias_file(
+            config.route.aliases, config.tables, includes=includes
+        )
     if config.route.routes:
         found[ROUTES] = text_table(config.route.routes, config.tables, check_way)
     return found

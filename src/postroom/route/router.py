@@ -140,8 +140,11 @@ class Router:
             return f"mail for postmaster cannot be routed: {expansion.reason}"
         if not expansion.children:
             return "mail for postmaster reaches nobody: mend its alias"
-        if isinstance(expansion.children[0].routing, LocalUser):
-            user = expansion.children[0].routing.user
+        routing = expansion.children[0].routing
+        if isinstance(routing, Relay) and routing.route.agent == "discard":
+            return "mail for postmaster is thrown away: mend its alias"
+        if isinstance(routing, LocalUser):
+            user = routing.user
             if isinstance((yield UserExists(user)), NotFound):
                 return (
                     "mail for postmaster reaches nobody: add an alias or a user "

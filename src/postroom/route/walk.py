@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 
 from postroom.mail.address import Address, AddressError
+from postroom.mail.route import LOCAL_HOP, Route
 from postroom.route.drive import Asking
 from postroom.route.expansion import Child, Expansion, Problem
 from postroom.route.questions import (
@@ -40,7 +41,7 @@ from postroom.route.routing import (
     Unroutable,
 )
 from postroom.route.settings import RouteSettings
-from postroom.tables.targets import INCLUDE
+from postroom.tables.targets import DEV_NULL, INCLUDE
 
 OWNER = "owner-"
 TRACE_TEXT_MAX = 1000
@@ -176,7 +177,9 @@ class Walk:
 
     def _take(self, target: str, frame: _Frame | None, chunk: _Chunk) -> Asking[Taken]:
         at = _Place(target, frame, chunk)
-        if target.startswith(("|", "/")):
+        if frame is not None and target == DEV_NULL:
+            return self._take_end(at, *self._thrown_away(at))
+        if frame is not None and target.startswith(("|", "/")):
             what = "programs" if target[0] == "|" else "files"
             return self._problem(at, "5.3.3", f"mail to {what} is not supported")
         if target.startswith(INCLUDE):
@@ -285,6 +288,11 @@ class Walk:
         self._position += 1
         self._crc = crc32(at.target.encode("utf-8", "replace"), self._crc)
         return not self._skip
+
+    def _thrown_away(self, at: "_Place") -> tuple[Address, Routing]:
+        """Return the recipient that ``/dev/null`` is."""
+        route = Route("discard", LOCAL_HOP, f"alias {at.alias}")
+        return Address(DEV_NULL, self._router.hostname), Relay(route, ours=True)
 
     def _read(self, text: str) -> Address:
         address = Address.from_text(text)

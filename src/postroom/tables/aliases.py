@@ -7,12 +7,13 @@ whole file refused. Targets that this system does not deliver to are warned of.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
 from postroom.tables.settings import TableSettings
 from postroom.tables.table import LineError, Parsed, TableFile, Warned
-from postroom.tables.targets import INCLUDE, split_targets
+from postroom.tables.targets import DEV_NULL, INCLUDE, split_targets
 
 Targets = tuple[str, ...]
 """What an alias stands for, as ``targets.split_targets`` gives it."""
@@ -25,13 +26,17 @@ class _Entry(msgspec.Struct):
     text: str
 
 
-def alias_file(path: str, settings: TableSettings) -> TableFile[Targets]:
+def alias_file(
+    path: str, settings: TableSettings, *, includes: bool = False
+) -> TableFile[Targets]:
     """Return the table of an aliases file, not yet read: call ``reload``."""
-    return TableFile(path, parse_aliases, settings)
+    return TableFile(path, partial(parse_aliases, includes=includes), settings)
 
 
-def parse_aliases(text: str, settings: TableSettings) -> Parsed[Targets]:
-    """Read an aliases file.
+def parse_aliases(
+    text: str, settings: TableSettings, *, includes: bool = False
+) -> Parsed[Targets]:
+    """Read an aliases file; ``includes`` says whether its lists will be read.
 
     Raises:
         LineError: a line cannot be understood, or there is too much of something.
@@ -50,7 +55,10 @@ def parse_aliases(text: str, settings: TableSettings) -> Parsed[Targets]:
         count += len(targets)
         if count > settings.entries_max:
             raise LineError(entry.line, "too many targets (setting entries_max)")
-        _warn(warnings, entry.line, name, targets, known=name in entries)
+        if name in entries:
+            why = f'duplicate alias name "{name}": the first counts'
+            warnings.append(Warned(entry.line, why))
+        warnings += _useless(entry.line, name, targets, includes=includes)
         longest = max(longest, len(value.encode()))
         total += len(name.encode()) + len(value.encode())
         entries.setdefault(name, targets)
@@ -104,18 +112,15 @@ def _split_entry(entry: _Entry) -> tuple[str, str]:
     return name.lower(), value.strip()
 
 
-def _warn(
-    warnings: list[Warned], line: int, name: str, targets: Targets, *, known: bool
-) -> None:
-    if known:
-        warnings.append(
-            Warned(line, f'duplicate alias name "{name}": the first counts')
-        )
+def _useless(
+    line: int, name: str, targets: Targets, *, includes: bool
+) -> Iterator[Warned]:
+    """Tell of targets that will get nothing."""
     for target in targets:
-        if target[0] in "|/":
+        if target[0] in "|/" and target != DEV_NULL:
             what = "programs" if target[0] == "|" else "files"
             why = f"{name}: mail to {what} is not supported: {target} will bounce"
-            warnings.append(Warned(line, why))
-        elif target.startswith(INCLUDE):
+            yield Warned(line, why)
+        elif target.startswith(INCLUDE) and not includes:
             why = f"{name}: {target} is read only if the setting includes is on"
-            warnings.append(Warned(line, why))
+            yield Warned(line, why)

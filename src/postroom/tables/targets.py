@@ -18,6 +18,8 @@ _PIECE = re.compile(
 _PLAIN = re.compile(r"[A-Za-z0-9_.+\-]+(?:@[A-Za-z0-9.\-]+)?")
 _ANGLE = re.compile(r"[^<>]*<([^<>]+)>\s*")
 INCLUDE = ":include:"
+DEV_NULL = "/dev/null"
+"""The one file that mail may go to: who is aliased to it wants no mail."""
 
 
 def split_targets(value: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import pytest
 
 from postroom.dns.own import OwnNames
 from postroom.mail.address import Address
+from postroom.mail.route import Route
 from postroom.route.drive import answer_now
 from postroom.route.expansion import Expansion, Problem
 from postroom.route.questions import (
@@ -125,6 +126,20 @@ CASES: dict[str, tuple[str, str, list[str], list[str]]] = {
         ["joe@gonzo.test"],
         ["/x: 5.3.3 mail to files is not supported"],
     ),
+    "nowhere": (
+        "a: /dev/null, joe, /dev/null",
+        "a",
+        ["/dev/null@gonzo.test", "joe@gonzo.test"],
+        [],
+    ),
+    "nowhere and the user": (
+        "joe: joe, /dev/null",
+        "joe",
+        ["joe@gonzo.test", "/dev/null@gonzo.test"],
+        [],
+    ),
+    "a name like nowhere": ("/dev/null: joe", "/dev/null", ["joe@gonzo.test"], []),
+    "a name like a file": ("/x: joe", "/x", ["joe@gonzo.test"], []),
     "list in a file, switched off": (
         "a: :include:/x",
         "a",
@@ -151,6 +166,15 @@ def test_expand(text: str, name: str, children: list[str], wrong: list[str]) -> 
     assert names(expansion) == children
     assert problems(expansion) == wrong
     assert expansion.cursor is None
+
+
+def test_dev_null_is_thrown_away() -> None:
+    """As every aliases file of sendmail's has it for those who want no mail."""
+    [child] = expand(Aliases("nobody: /dev/null"), "nobody").children
+    assert child.route == Route("discard", "local", "alias nobody")
+    asking = make_router().postmaster_problem()
+    thrown = answer_now(asking, Aliases("postmaster: /dev/null"))
+    assert thrown == "mail for postmaster is thrown away: mend its alias"
 
 
 def test_children_carry_their_routes() -> None:

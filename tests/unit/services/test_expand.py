@@ -53,6 +53,8 @@ def tried(b: Bench) -> list[str]:
         pytest.param({"a": ["a", "joe"]}, ["joe@gonzo.test"], id="loop"),
         pytest.param({"joe": ["joe", "x@far.test"]}, ["joe@gonzo.test", "x@far.test"],
             id="itself-and-another"),
+        pytest.param({"a": ["/dev/null", "joe"]},
+            ["/dev/null@gonzo.test", "joe@gonzo.test"], id="nowhere"),
     ],
 )  # fmt: skip
 async def test_members(aliases: dict[str, list[str]], expected: list[str]) -> None:

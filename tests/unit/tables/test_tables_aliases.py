@@ -138,13 +138,15 @@ def test_bounds(settings: TableSettings, text: str, error: str) -> None:
 
 
 def test_what_will_not_work_is_warned_of() -> None:
-    text = 'a: "|prog"\nb: /file\nc: :include:/x\na: d\n'
+    text = 'a: "|prog"\nb: /file\nc: :include:/x\na: d\nn: /dev/null\n'
     warned = parse_aliases(text, SETTINGS).warnings
     assert [w.line for w in warned] == [1, 2, 3, 4]
     assert "programs is not supported" in warned[0].error
     assert "files is not supported" in warned[1].error
     assert "setting includes" in warned[2].error
     assert "duplicate" in warned[3].error
+    warned = parse_aliases(text, SETTINGS, includes=True).warnings
+    assert [w.line for w in warned] == [1, 2, 4]
     many = "".join(f"a{n}: /f\n" for n in range(2 * WARNINGS_MAX))
     assert len(parse_aliases(many, SETTINGS).warnings) == WARNINGS_MAX
 
