@@ -87,6 +87,8 @@ BACKLOG = 4096
 """As the supervisor has it; a shorter one would take the place of that."""
 WATCH_S = 2.0
 """How often users and tables are looked at for changes."""
+GO_ON_S = 5.0
+"""After how long work that broke off is begun anew."""
 LOCKED_PAUSE_S = 0.1
 """How often a shard that a former worker still has is tried."""
 DELIVERY_THREADS = 4
@@ -206,9 +208,12 @@ class _Worker:
             problem = control.operators_problem
             self._tell(f"process.operator_group: {problem}", "warning")
         await self._listen()
-        self._keep(self._watch())
-        adopting = self._keep(self._adoption().run(self._draining))
-        self._keep(self._drop.run())
+        adoption = self._adoption()
+        self._keep(self._go_on("looking at users and tables", self._watch))
+        self._keep(self._go_on("taking letters from the drop", self._drop.run))
+        adopting = self._keep(
+            self._go_on("adopting shards", partial(adoption.run, self._draining))
+        )
         gc.collect()
         gc.freeze()  # what lives from here on is not looked at again and again
         gc.set_threshold(20_000, 20, 50)
@@ -390,6 +395,23 @@ class _Worker:
 
     def _bind(self, hop: str, destination: str) -> None:
         self._scheduler().bind(hop, destination)
+
+    async def _go_on(
+        self, what: str, work: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
+        """Do what is done until the end, and go on with it when it breaks off.
+
+        Exhausted descriptors, say, must not cost for good what they break off once.
+        """
+        while not self._draining.is_set():
+            try:
+                return await work()
+            except Exception as error:
+                why = f"worker {self._job.worker}: {what}: {error!r}; going on"
+                self._tell(f"{why} in {GO_ON_S:g} s", "error")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GO_ON_S):
+                    await self._draining.wait()
 
     async def _watch(self) -> None:
         """Take changed users and tables into force."""

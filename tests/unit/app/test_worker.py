@@ -204,6 +204,34 @@ async def test_clients_are_turned_away_while_the_log_cannot_be_written(
     assert "/dev/full: [Errno 28]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("postroom.app.adoption.shards_in", "adopting shards"),
+        ("postroom.app.worker._Worker._reload_tables", "looking at users and tables"),
+        ("postroom.services.drop.DropDirectory.scan", "taking letters from the drop"),
+    ],
+)
+async def test_what_breaks_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, what: str
+) -> None:
+    """Exhausted descriptors at the wrong moment ended it until the next start."""
+    monkeypatch.setattr("postroom.app.worker.WATCH_S", 0.01)
+    monkeypatch.setattr("postroom.app.worker.GO_ON_S", 0.01)
+
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(place, fail)
+    told = f"worker 0: {what}: OSError(24, 'Too many open files'); going on in"
+    async with working(tmp_path) as (office, task):
+        async with asyncio.timeout(60):
+            while (tmp_path / "log").read_text().count(told) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        office.say(Drain())
+        assert await task == 0
+
+
 BANNER = 'banner = "ESMTP Second"\n'
 
 
