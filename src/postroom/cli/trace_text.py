@@ -52,7 +52,11 @@ def _told(event: AnyEvent) -> str:
         case ReportDropped():
             return f"no report about it: {event.reason}"
         case MessageDiscarded():
-            return f"thrown away by policy: {event.reason}"
+            whose = ""
+            if event.sender is not None and event.origin is not None:
+                sender = event.sender.to_text()
+                whose = f", from <{sender}> via {relay_text(event.origin)}"
+            return f"thrown away by policy{whose}: {event.reason}"
         case RecipientDiscarded():
             to = event.recipient.to_text()
             return f"not sent to <{to}>, by policy: {event.reason}"

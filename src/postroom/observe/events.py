@@ -87,10 +87,15 @@ class MessageQueued(Event, frozen=True, tag=True):
 
 
 class MessageDiscarded(Event, frozen=True, tag=True):
-    """A hook had the message thrown away."""
+    """A hook had the message thrown away.
+
+    ``sender`` and ``origin`` say whose it was; None in the history of older versions.
+    """
 
     queue_id: QueueId
     reason: str
+    sender: Address | None = None
+    origin: Origin | None = None
 
 
 class RecipientDiscarded(Event, frozen=True, tag=True):

@@ -301,7 +301,13 @@ def _about_message(
 ) -> str:
     match event:
         case MessageDiscarded():
-            return f"{event.queue_id}: discarded: {_short(event.reason)}"
+            whose = ""
+            if event.sender is not None and event.origin is not None:
+                whose = (
+                    f"from=<{event.sender.to_text()}>,"
+                    f" relay={relay_text(event.origin)}, "
+                )
+            return f"{event.queue_id}: {whose}discarded: {_short(event.reason)}"
         case RecipientDiscarded():
             to = event.recipient.to_text()
             return f"{event.queue_id}: to=<{to}>, discarded: {_short(event.reason)}"

@@ -18,6 +18,7 @@ from postroom.observe.events import (
     AnyEvent,
     AttemptDone,
     CommandRejected,
+    MessageDiscarded,
     MessageQueued,
     RecipientDiscarded,
     RecipientExpanded,
@@ -313,7 +314,7 @@ def _kin(queue_id: str, events: Sequence[AnyEvent]) -> Iterator[tuple[str, str]]
 
 
 def _senders(event: AnyEvent) -> tuple[str, ...]:
-    if isinstance(event, MessageQueued):
+    if isinstance(event, MessageDiscarded | MessageQueued) and event.sender is not None:
         return (event.sender.to_text() or "<>",)
     return ()
 

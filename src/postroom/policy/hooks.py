@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Literal, TypeVar, overload
+from unicodedata import combining, normalize
 
 import msgspec
 
@@ -199,7 +200,8 @@ def reject(status: str, text: str, code: int | None = None) -> Reject:
 
     Args:
         status: enhanced code of class 5, such as ``"5.7.1"`` (RFC 3463).
-        text: what the client is told; several lines are allowed.
+        text: what the client is told; several lines are allowed. Letters beyond
+            ASCII lose their accents or become ``?``: few clients may be told them.
         code: the three digits, if not those that usually go with the status.
 
     Raises:
@@ -234,11 +236,21 @@ def _reply(digit: str, status: str, text: str, code: int | None, usual: int) -> 
     if not (isinstance(code, int) and int(digit) * 100 <= code < int(digit) * 100 + 60):
         raise ValueError(f"{code!r} is no reply code of class {digit}")
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in _in_ascii(text).splitlines():
         lines += textwrap.wrap(line, REPLY_LINE_OCTETS_MAX // 4) or [""]
     if not any(lines):
         raise ValueError("the text for the client is empty")
     return Reply.of(code, status, *lines)
+
+
+def _in_ascii(text: str) -> str:
+    """Return a text as any client may be told it (RFC 5321 §4.2, RFC 6531 §3.7.4.1)."""
+    if text.isascii():
+        return text
+    # Line ends of Unicode part lines as the others do.
+    plain = normalize("NFKD", "\n".join(text.splitlines()))
+    bare = "".join(char for char in plain if not combining(char))
+    return bare.encode("ascii", "replace").decode()
 
 
 def _declare(

@@ -151,7 +151,7 @@ class Content:
             await self._drop()
             return refusal
         if not envelope.recipients:
-            return await self._discard(self.thrown_away or _NOBODY_LEFT)
+            return await self._discard(envelope, self.thrown_away or _NOBODY_LEFT)
         try:
             return await self._finish(session, envelope, routings)
         except SpoolError as error:
@@ -184,7 +184,7 @@ class Content:
                 await self._drop()
                 return reply
             case Discard(reason):
-                return await self._discard(reason)
+                return await self._discard(envelope, reason)
             case _:
                 assert_never(verdict)
         begun = [
@@ -208,7 +208,7 @@ class Content:
             if not (self.answers_each and changed.routed):
                 return await self._refuse_all()
         if not changed.routed:
-            return await self._discard("policy removed every recipient")
+            return await self._discard(envelope, "policy removed every recipient")
         routed = changed.routed
         if self._generation.chain.has("route"):
             chosen = await self._choose_routes(session, envelope, routed)
@@ -219,7 +219,7 @@ class Content:
             if not routed and self.refused:
                 return await self._refuse_all()
             if not routed:
-                return await self._discard(_NOBODY_LEFT)
+                return await self._discard(envelope, _NOBODY_LEFT)
         return await self._keep(changed, envelope, routed)
 
     async def _keep(
@@ -308,12 +308,18 @@ class Content:
             message.header, message.body, edits, has_separator=message.has_separator
         )
 
-    async def _discard(self, reason: str) -> Reply:
+    async def _discard(self, envelope: Envelope, reason: str) -> Reply:
         await self._drop()
         shop = self._tools.shop
         now_us = shop.now_us()
         shop.emit(
-            MessageDiscarded(utc_us=now_us, queue_id=self.queue_id, reason=reason)
+            MessageDiscarded(
+                utc_us=now_us,
+                queue_id=self.queue_id,
+                reason=reason,
+                sender=envelope.sender,
+                origin=envelope.origin,
+            )
         )
         self._tell_discarded()
         return replies.queued(self.queue_id)

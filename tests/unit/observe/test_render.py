@@ -160,6 +160,10 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         events.MessageDiscarded(AT, ID, "trap"),
         f"{ID}: discarded: trap",
     ),
+    "discarded, and whose": (
+        events.MessageDiscarded(AT, ID, "trap", JOE, Origin(client_ip="192.0.2.1")),
+        f"{ID}: from=<{JOE}>, relay=[192.0.2.1], discarded: trap",
+    ),
     "discarded for one": (
         events.RecipientDiscarded(AT, ID, JOE, "trap\n"),
         f"{ID}: to=<{JOE}>, discarded: trap\\x0a",

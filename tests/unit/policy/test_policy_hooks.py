@@ -112,6 +112,21 @@ def test_refusals_that_cannot_be(name: str) -> None:
         BAD_REPLIES[name]()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Unerw\u00fcnscht: \u00c5ngstr\u00f6m", "Unerwunscht: Angstrom"),
+        ("\u65e5\u672c \u20ac", "?? ?"),
+        ("\ud800", "?"),
+        ("a\u2028b", "a b"),
+    ],
+)
+def test_a_text_is_told_in_ascii(text: str, said: str) -> None:
+    reply = reject("5.7.1", text).reply
+    assert reply.text == said
+    assert reply.to_wire().isascii()
+
+
 def test_a_text_cannot_forge_a_second_reply() -> None:
     wire = reject("5.7.1", "no\r\n250 ok").reply.to_wire()
     assert wire == b"550-5.7.1 no\r\n550 5.7.1 250 ok\r\n"
