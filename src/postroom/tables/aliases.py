@@ -8,6 +8,7 @@ whole file refused. Targets that this system does not deliver to are warned of.
 
 from collections.abc import Iterator
 from functools import partial
+from unicodedata import normalize
 
 import msgspec
 
@@ -109,6 +110,8 @@ def _split_entry(entry: _Entry) -> tuple[str, str]:
         raise LineError(
             entry.line, f'"{name[:60]}": cannot alias non-local names; leave out "@..."'
         )
+    if not name.isascii():
+        name = normalize("NFC", name)  # as local parts are looked up
     return name.lower(), value.strip()
 
 

@@ -53,7 +53,7 @@ def read_file(path: str, settings: TableSettings) -> str:
         limit = settings.file_octets_max.to_text()
         raise ValueError(f"larger than {limit} (setting file_octets_max)")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # some editors begin files with a mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8") from None

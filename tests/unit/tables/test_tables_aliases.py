@@ -89,6 +89,7 @@ FILES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "upper case name": ("PostMaster: Betty", {"postmaster": ("Betty",)}),
     "quoted name": ('"a:b": c', {"a:b": ("c",)}),
     "blanks before the colon": ("a  : b", {"a": ("b",)}),
+    "decomposed letters": ("Zoe\u0308: b", {"zo\u00eb": ("b",)}),
     "detail": ("a+x: b\na+*: c", {"a+x": ("b",), "a+*": ("c",)}),
     "the first of two counts": ("a: b\nA: c", {"a": ("b",)}),
 }

@@ -43,6 +43,14 @@ def test_broken_version_leaves_the_old_one_in_force(tmp_path: Path) -> None:
     assert aliases.get("friends") == ("joe",)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "aliases"
+    path.write_text("\ufefffriends: betty\n", "utf-8")
+    aliases = alias_file(str(path), SETTINGS)
+    assert aliases.reload() == ()
+    assert aliases.get("friends") == ("betty",)
+
+
 def test_warnings_do_not_refuse(tmp_path: Path) -> None:
     path = tmp_path / "aliases"
     write(path, "a: /file\n")
