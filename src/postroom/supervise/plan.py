@@ -9,6 +9,7 @@ import msgspec
 from postroom.admin.settings import ProcessSettings
 from postroom.config.load import load, parse
 from postroom.config.problems import ConfigError
+from postroom.config.settings import Config
 from postroom.mail.units import Duration
 from postroom.net.settings import TlsSettings
 from postroom.observe.settings import LogSettings
@@ -36,7 +37,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     ``config_text`` is the file's text as it was read; ``workers`` how many to start;
     ``history_directory`` is empty where the history is within the spool;
-    ``pam_service`` is what the root helper asks, empty for no helper.
+    ``pam_service`` is what the root helper asks, empty for no helper; ``files_max``
+    how many files one worker may come to have open.
     """
 
     config_path: str
@@ -54,10 +56,14 @@ class Plan(msgspec.Struct, frozen=True):
     pam_service: str = ""
     pam_timeout: Duration = Duration(0)
     tls: TlsSettings = TlsSettings()
+    files_max: int = 0
 
 
 LoadPlan = Callable[[], Plan]
 """Reads the configuration anew; raises one of ``PLAN_ERRORS`` if it is wrong."""
+
+FILES_BESIDE = 200
+"""Shards, bodies, mailboxes, name servers, tables, sockets to listen on."""
 
 PLAN_ERRORS = (ConfigError, ValueError, OSError)
 
@@ -116,4 +122,13 @@ def load_plan(path: str) -> Plan:
         pam_service=config.auth.pam_service if config.auth.backend == "pam" else "",
         pam_timeout=config.auth.pam_timeout,
         tls=config.tls,
+        files_max=_files_max(config),
     )
+
+
+def _files_max(config: Config) -> int:
+    """Say how many files are open when one worker has all sessions."""
+    sessions = config.receive.sessions_max + config.submission.sessions_max
+    if any(one.service == "pop3" for one in config.listen):
+        sessions += config.pop3.sessions_max
+    return sessions + config.deliver.attempts_max + FILES_BESIDE

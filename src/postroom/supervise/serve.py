@@ -6,6 +6,7 @@ the remedy, and ends with a status of sysexits.h. Once it runs, the log tells.
 
 import asyncio
 import os
+import resource
 import sys
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -69,13 +70,15 @@ def serve(
         return _refuse(error, code)
     except PassedError as error:
         return _refuse(error, EX_UNAVAILABLE)
-    raise_file_limit()
+    files = raise_file_limit()
     with ExitStack() as held:
         try:
             _make_directories(plan, run_as)
             _take_locks(plan, held)
             log = _Log(plan, run_as)
             held.callback(log.close)
+            if few := _too_few_files(files, plan):
+                log.tell(few, "warning")
             held.enter_context(helper_for(plan, run_as))
         except (AlreadyRunning, BindError) as error:
             return _refuse(error, EX_UNAVAILABLE)
@@ -145,6 +148,17 @@ def _take_locks(plan: Plan, held: ExitStack) -> None:
     held.callback(take_lock(plan.spool_directory).release)
     if not os.path.samefile(plan.spool_directory, plan.run_directory):
         held.callback(take_lock(plan.run_directory, "run directory").release)
+
+
+def _too_few_files(limit: int, plan: Plan) -> str:
+    """Say that the limit is too low for what is allowed, if it is."""
+    if limit == resource.RLIM_INFINITY or limit >= plan.files_max:
+        return ""
+    return (
+        f"open files are limited to {limit}, but a worker may need {plan.files_max}: "
+        "beyond it clients are cut off without a word; raise the hard limit "
+        '(LimitNOFILE= of systemd, "ulimit -Hn"), or lower the numbers of sessions'
+    )
 
 
 def _how_many(workers: int) -> str:
