@@ -10,6 +10,7 @@ a notice to its sender is; a crash in between can double it but never lose it.
 import asyncio
 import os
 import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -52,6 +53,7 @@ class DropDirectory:
         self._people = people
         self._emit = emit
         self._told: set[str] = set()
+        self._last = ""
 
     async def run(self) -> None:
         """Search for ever, beginning now."""
@@ -80,7 +82,14 @@ class DropDirectory:
             return []
         kept = [n for n in names if not n.endswith(REFUSED) and not n.startswith(".")]
         self._told.intersection_update(names)
-        return kept[:_FILES_PER_SCAN_MAX]
+        if len(kept) <= _FILES_PER_SCAN_MAX:
+            return kept
+        # Go on where the last scan ended: anybody may leave any number of files that
+        # are no letters, and they must not stand in the way of those that are.
+        at = bisect_right(kept, self._last)
+        some = (kept[at:] + kept[:at])[:_FILES_PER_SCAN_MAX]
+        self._last = some[-1]
+        return some
 
     async def _take(self, name: str) -> bool:
         with self._opened(name) as fd:

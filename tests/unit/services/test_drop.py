@@ -132,6 +132,18 @@ async def test_what_is_no_plain_file_with_one_name_is_left(place: Place) -> None
     assert len(place.told) == 4
 
 
+async def test_files_that_are_no_letters_do_not_stand_in_the_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.services.drop._FILES_PER_SCAN_MAX", 3)
+    for number in range(7):
+        place.leave(f"0{number}", b"no letter")
+    place.leave("5", whole("sendmail betty", LETTER))
+    assert sum([await place.directory.scan() for _ in range(3)]) == 1
+    place.leave("00-late", whole("sendmail betty", LETTER))
+    assert sum([await place.directory.scan() for _ in range(3)]) == 1
+
+
 async def test_a_file_another_worker_has_is_left(place: Place) -> None:
     with place.leave("1", GOOD).open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
