@@ -269,6 +269,7 @@ def test_check_and_explain(world: World, host: Host) -> None:
     assert done.returncode == 0, done.stderr
     assert b"betty" in done.stdout
     assert b"joe" in done.stdout
+    assert b"policy: may refuse it: guard (rcpt)" in done.stdout
     world.name("explained.test", 13)
     done = host.run("postroom", "explain", "joe@explained.test")
     assert b"mx.explained.test" in done.stdout, done

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import overload
 
 import msgspec
@@ -23,6 +23,8 @@ from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.events import AnyEvent
 from postroom.observe.metrics import Metrics
 from postroom.observe.traces import Found, Search, Traces
+from postroom.policy.chain import Chain
+from postroom.policy.hooks import Phase
 from postroom.route.drive import drive
 from postroom.route.explain import Prospect, explain
 from postroom.route.routing import (
@@ -351,7 +353,20 @@ async def explain_address(built: Built, address: Address) -> Answer:
         return (book.of_host(hop, host) if host and by_host else terms).told()
 
     told = await explain(router, facts, address, find_hosts, tell_terms)
-    return Answer(told.lines, _EXIT_CODES[told.prospect])
+    lines = (*told.lines, *_of_policy(generation.chain))
+    return Answer(lines, _EXIT_CODES[told.prospect])
+
+
+def _of_policy(chain: Chain) -> Iterator[str]:
+    """Yield what the site's hooks have a say in; what they say is known then only."""
+    says: tuple[tuple[Phase, str], ...] = (
+        ("rcpt", "may refuse it"),
+        ("route", "may choose another way"),
+    )
+    for phase, what in says:
+        names = [one.name for one in chain.hooks(phase) if not one.guard]
+        if names:
+            yield f"policy: {what}: {', '.join(names)} ({phase})"
 
 
 class _Shards(Sequence[Spool]):
