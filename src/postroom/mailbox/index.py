@@ -47,6 +47,13 @@ def stamp_of(status: os.stat_result) -> str:
     return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
+def is_grown(before: str, now: str) -> bool:
+    """Whether two stamps can be of one file to which something was appended."""
+    inode, octets, _ = (before or "0:0:0").split(":")
+    inode_now, octets_now, _ = now.split(":")
+    return inode == inode_now and 0 < int(octets) < int(octets_now)
+
+
 class Index:
     """The index of one mailbox, open for a moment."""
 
@@ -72,18 +79,19 @@ class Index:
                 [(_kept(name),) for name in gone],
             )
 
-    def mbox_spots(self, name: str, stamp: str) -> list[Spot] | None:
-        """Return where an mbox's messages lie, None unless the stamp agrees."""
+    def mbox_spots(self, name: str) -> tuple[str, list[Spot]]:
+        """Return an mbox's stamp when it was read last, and where its messages lay.
+
+        The stamp is empty if it never was.
+        """
         found = self._database.execute(
-            "SELECT messages FROM mbox_file WHERE name = ? AND stamp = ?",
-            (name, stamp),
+            "SELECT stamp, messages FROM mbox_file WHERE name = ?", (name,)
         ).fetchone()
-        if not found:
-            return None
         try:
-            return msgspec.msgpack.decode(found[0], type=list[Spot])
+            stamp, messages = found or ("", b"\x90")
+            return stamp, msgspec.msgpack.decode(messages, type=list[Spot])
         except msgspec.DecodeError:
-            return None
+            return "", []
 
     def set_mbox_spots(self, name: str, stamp: str, spots: Sequence[Spot]) -> None:
         """Note where an mbox's messages lie."""

@@ -17,7 +17,7 @@ import apsw
 from postroom.mail.headers import find
 from postroom.mail.message import CHUNK_OCTETS
 from postroom.mailbox.folder import open_folder
-from postroom.mailbox.index import Spot, open_index, stamp_of
+from postroom.mailbox.index import Spot, is_grown, open_index, stamp_of
 from postroom.mailbox.line_ends import ToCrlf
 from postroom.mailbox.locks import Patience, session_lock
 from postroom.mailbox.maildir_name import hashed
@@ -183,22 +183,43 @@ def _spots(mbox: MboxFile, place: Place, stamp: str) -> list[Spot]:
     if index is None:
         return _scanned(mbox)
     try:
-        known = index.mbox_spots(name, stamp)
-        if known is None:
-            known = _scanned(mbox)
-            index.set_mbox_spots(name, stamp, known)
-        return known
+        before, spots = index.mbox_spots(name)
+        if before != stamp:
+            known = spots if is_grown(before, stamp) else []
+            spots = _continued(mbox, known) or _scanned(mbox)
+            index.set_mbox_spots(name, stamp, spots)
+        return spots
     except apsw.Error:
         return _scanned(mbox)
     finally:
         index.close()
 
 
-def _scanned(mbox: MboxFile) -> list[Spot]:
-    starts = list(mbox.starts())
+def _continued(mbox: MboxFile, known: list[Spot]) -> list[Spot]:
+    """Read on from the last message that is known; empty if one lies elsewhere now."""
+    if not known or any("+" in spot.uid for spot in known):
+        return []
+    last = known.pop()
+    if not all(_is_from(mbox.handle, spot.from_offset) for spot in known):
+        return []
+    spots = _scanned(mbox, known, last.from_offset)
+    found = spots[len(known)] if len(spots) > len(known) else None
+    if found is None or (found.offset, found.uid) != (last.offset, last.uid):
+        return []
+    return spots
+
+
+def _is_from(handle: int, offset: int) -> bool:
+    start = os.pread(handle, 6, max(0, offset - 1))
+    return start == b"\nFrom " or (not offset and start.startswith(b"From "))
+
+
+def _scanned(mbox: MboxFile, known: Sequence[Spot] = (), offset: int = 0) -> list[Spot]:
+    """Find all messages: those that are known, and those from an offset on."""
+    starts = list(mbox.starts(offset))
     ends = [start.from_offset for start in starts[1:]] + [mbox.size][: len(starts)]
-    spots: list[Spot] = []
-    seen: dict[str, int] = {}
+    spots = [*known]
+    seen = dict.fromkeys([spot.uid for spot in known], 1)
     for start, end in zip(starts, ends, strict=True):
         uid = _own_uid(mbox.handle, start, end)
         seen[uid] = count = seen.get(uid, 0) + 1
