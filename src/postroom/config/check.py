@@ -12,6 +12,7 @@ import msgspec
 
 from postroom.config.check_files import (
     directory_findings,
+    reading_findings,
     site_findings,
     unsafe_file,
     users_findings,
@@ -63,6 +64,7 @@ def run_check(path: str) -> CheckReport:
         *limit_findings(config),
         *_space_findings(config),
         *directory_findings(config),
+        *reading_findings(config),
         *site_findings(config),
         *tls_findings(config),
         *users_findings(config),

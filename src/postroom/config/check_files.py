@@ -3,12 +3,16 @@
 import os
 import pwd
 import stat
+from operator import attrgetter
 from pathlib import Path
 
 from postroom.auth.file import UsersError, read_users
 from postroom.config.findings import Findings, problem, warning
 from postroom.config.settings import NO_PATHS, Config
 from postroom.policy.loader import SiteError, load_site
+
+_Who = tuple[int, frozenset[int]]
+"""A user id and the groups it is in."""
 
 _CHECK_GENERATION = 0
 """Generations in force are numbered from 1."""
@@ -69,12 +73,54 @@ def users_findings(config: Config) -> Findings:
         return
     if not users:
         yield warning(f"users_file: {path} has no users: postroom user add NAME")
+
+
+_READ_BY_WORKERS = (
+    ("users_file",),
+    ("policy", "module"),
+    ("route", "aliases"),
+    ("route", "routes"),
+    ("submission", "senders"),
+    ("auth", "module"),
+    ("auth", "tokens", "jwks_file"),
+    ("auth", "tokens", "client_secret_file"),
+    ("auth", "tokens", "ca_file"),
+    ("outbound", "logins_file"),
+    ("outbound", "ca_file"),
+    ("outbound", "certificate"),
+    ("outbound", "certificate_key"),
+)
+
+
+def reading_findings(config: Config) -> Findings:
+    """Whether workers can read what root can: they are another user."""
     who = worker(config)
-    if who and found.st_uid != who[0] and not _allows(found, who, 4):
-        yield problem(
-            f"users_file: {path} cannot be read by {config.process.user}: "
-            f"chown {config.process.user} {path}"
-        )
+    if who is None:
+        return
+    user = config.process.user
+    for keys in _READ_BY_WORKERS:
+        path = attrgetter(".".join(keys))(config)
+        if path in NO_PATHS or not Path(path).exists():
+            continue  # told of elsewhere
+        if closed := _closed_to(who, Path(path)):
+            yield problem(
+                f"{'.'.join(keys)}: {path} cannot be reached by {user}, who may not "
+                f"enter {closed}: chmod o+x {closed}"
+            )
+        elif not _allows(os.stat(path), who, 4):
+            yield problem(
+                f"{'.'.join(keys)}: {path} cannot be read by {user}: "
+                f"chown {user} {path}"
+            )
+
+
+def _closed_to(who: _Who, path: Path) -> Path | None:
+    """Return the directory on the way that a user may not enter."""
+    places = {*path.absolute().parents, *path.resolve().parents}
+    for place in sorted(places):
+        if not _allows(place.stat(), who, 1):
+            return place
+    return None
 
 
 def directory_findings(config: Config) -> Findings:
@@ -87,6 +133,7 @@ def directory_findings(config: Config) -> Findings:
         return
     yield from _log_findings(config)
     yield from _run_findings(config)
+    who = worker(config)
     for name, path in _directories(config):
         existing = Path(path)
         while not existing.exists() and existing != existing.parent:
@@ -95,13 +142,20 @@ def directory_findings(config: Config) -> Findings:
             yield problem(f"{name}: {existing} is no directory")
             continue
         missing = str(existing) != path
+        below = existing / "it" if missing else existing
+        if who and (closed := _closed_to(who, below)):
+            yield problem(
+                f"{name}: {path} cannot be reached by {config.process.user}, who may "
+                f"not enter {closed}: chmod o+x {closed}"
+            )
+            continue
         if missing and os.geteuid() == 0:
             continue  # made at the start, by root for the workers
         if not _may_write(existing, config):
-            who = config.process.user or _own_name()
-            remedy = f'"install -d -o {who} -m 700 {path}" as root makes it right'
+            user = config.process.user or _own_name()
+            remedy = f'"install -d -o {user} -m 700 {path}" as root makes it right'
             what = "does not exist and cannot be made" if missing else "is not writable"
-            yield problem(f"{name}: {path} {what} by {who}: {remedy}")
+            yield problem(f"{name}: {path} {what} by {user}: {remedy}")
         elif not missing and name in _PRIVATE:
             yield from _stranger_findings(name, existing, config)
 
@@ -158,10 +212,6 @@ def _log_findings(config: Config) -> Findings:
     elif who is not None and not _allows(directory.stat(), who, 1):
         user = config.process.user
         yield problem(f"log.to: {directory} cannot be entered by {user}: chmod +x it")
-
-
-_Who = tuple[int, frozenset[int]]
-"""A user id and the groups it is in."""
 
 
 def worker(config: Config) -> _Who | None:

@@ -367,3 +367,41 @@ def test_directories_of_somebody_else(site: SiteFolder) -> None:
     os.chown(site.path / "spool", 4711, -1)
     (warned,) = site.check().warnings
     assert "belongs to user 4711, who can change what is in it" in warned
+
+
+def test_files_that_root_can_read_and_workers_cannot(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    worker = (os.getuid() + 4711, frozenset({os.getgid() + 4711}))
+    monkeypatch.setattr(check_files, "worker", lambda config: worker)
+    above = {site.path, *site.path.parents}
+    stat_of = Path.stat
+
+    def open_above(path: Path, **more: bool) -> os.stat_result:
+        """Temporary directories are the owner's alone, as a rule."""
+        found = stat_of(path, **more)
+        if path not in above:
+            return found
+        return os.stat_result((found.st_mode | 0o011, *tuple(found)[1:]))
+
+    monkeypatch.setattr(Path, "stat", open_above)
+
+    def found(name: str) -> list[str]:
+        return [one for one in site.check().problems if one.startswith(name)]
+
+    assert "users_file: " in found("users_file")[0]  # 0600
+    (site.path / "users").chmod(0o644)
+    assert found("users_file") == []
+    assert found("route.aliases") == []
+    (site.path / "aliases").chmod(0o640)
+    assert "aliases cannot be read by" in found("route.aliases")[0]
+    closed = site.path / "closed"
+    closed.mkdir()
+    site.write("closed/policy.py", "from postroom import hook\n")
+    site.set("policy", 'module = "closed/policy.py"')
+    assert found("policy") == []
+    closed.chmod(0o700)
+    assert f"who may not enter {closed}" in found("policy")[0]
+    site.config = site.config.replace('"spool"', '"closed/spool"')
+    assert f"who may not enter {closed}" in found("spool")[0]
