@@ -334,7 +334,7 @@ async def test_what_is_held_back_is_counted_and_the_mail_is_settled() -> None:
 
 
 async def test_failures_of_one_message_are_told_together() -> None:
-    reports = ReportSettings(gather=Duration.from_text("100ms"))
+    reports = ReportSettings(gather=Duration.from_text("1h"))
     script: dict[str, Sequence[Outcome]] = {
         f"x@{name}.test": [NEVER] for name in ("a", "b", "c")
     }
@@ -342,7 +342,11 @@ async def test_failures_of_one_message_are_told_together() -> None:
     async with bench(plan) as b:
         targets = ["x@a.test", "x@b.test", "x@c.test", "y@d.test"]
         await b.shard.accept(b.letter(*targets))
-        await b.rescan()
+        b.dispatcher.look_again()
+        gatherer = b.dispatcher._gatherer
+        await b.until(lambda: sum(map(len, gatherer._kept.values())) == 3)
+        gatherer.hurry()  # the hour is over
+        await b.idle()
         (event,) = b.told(ReportQueued)
         await b.rescan(1)
         (attempt,) = b.agents["mailbox"].attempts
