@@ -119,10 +119,11 @@ def display_name(name: str) -> str:
     if name.isascii():
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
-    return " ".join(_encoded_words(name))
+    return " ".join(encoded_words(name))
 
 
-def _encoded_words(name: str) -> list[str]:
+def encoded_words(name: str) -> list[str]:
+    """Write a text as words that any mail program reads (RFC 2047 §2, §4.1)."""
     words, part = [], b""
     for char in name:
         octets = char.encode("utf-8", "replace")

@@ -8,6 +8,7 @@ error in a hook. What was made in another way is judged by ``flaw``.
 import re
 
 from postroom.mail.address import Address, AddressError
+from postroom.mail.completion import encoded_words
 from postroom.mail.message import Add, Prepend, Remove, Replace
 from postroom.mail.reply import Reply
 from postroom.mail.verdict import (
@@ -27,11 +28,23 @@ FIELD_OCTETS_MAX = 64 * 1024
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")
 # One whole field: its name, its folded value, its CRLF.
 _FIELD = re.compile(rb"[!-9;-~]{1,77}:[^\r\n\0]*\r\n(?:[ \t][^\r\n\0]*\r\n)*")
+# Fields whose values have a grammar, in which encoded words have few places.
+_STRUCTURED = frozenset(
+    (
+        *("from", "to", "cc", "bcc", "sender", "reply-to", "date", "message-id"),
+        *("in-reply-to", "references", "received", "return-path", "delivered-to"),
+        *("mime-version", "authentication-results", "dkim-signature"),
+    )
+)
+_STRUCTURED_KINDS = ("resent-", "content-", "list-", "arc-")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def add_header(name: str, value: str) -> Add:
     """Add a field after all others.
+
+    Letters beyond ASCII in free text (``Subject``, ``X-...``) become encoded words
+    (RFC 2047), in ``To`` and its like they stay: write those as the field wants them.
 
     Raises:
         ValueError: the name or the value cannot stand in a header.
@@ -184,11 +197,36 @@ def _checked_name(name: str) -> str:
 def _field(name: str, value: str) -> bytes:
     """Join name and value; a value of several lines is folded (RFC 5322 §2.2.3)."""
     _checked_name(name)
-    lines = _LINE_END.split(value.strip())
-    folded = "\r\n\t".join(line.strip() for line in lines if line.strip())
+    lines = (line.strip() for line in _LINE_END.split(value.strip()))
+    if not value.isascii() and _is_free_text(name):
+        lines = (_in_ascii(line) for line in lines)
+    folded = "\r\n\t".join(line for line in lines if line)
     if "\0" in folded:
         raise ValueError(f"the value of {name} has a NUL")
     field = f"{name}: {folded}\r\n".encode()
     if len(field) > FIELD_OCTETS_MAX:
         raise ValueError(f"{name} is longer than {FIELD_OCTETS_MAX} octets")
     return field
+
+
+def _is_free_text(name: str) -> bool:
+    """Whether encoded words may stand anywhere in a field (RFC 2047 §5)."""
+    key = name.lower()
+    return key not in _STRUCTURED and not key.startswith(_STRUCTURED_KINDS)
+
+
+def _in_ascii(line: str) -> str:
+    """Encode the words of a line that are not ASCII, and what stands between them."""
+    words = line.split(" ")
+    places = [i for i, word in enumerate(words) if not word.isascii()]
+    if not places:
+        return line
+    first, end = places[0], places[-1] + 1
+    text = " ".join(words[first:end])
+    # RFC 2047 §6.2: a blank between two encoded words is not shown.
+    if first and words[first - 1].endswith("?="):
+        text = f" {text}"
+    if end < len(words) and words[end].startswith("=?"):
+        text = f"{text} "
+    encoded = "\r\n\t".join(encoded_words(text))
+    return " ".join((*words[:first], encoded, *words[end:]))

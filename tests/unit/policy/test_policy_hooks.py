@@ -1,6 +1,7 @@
 """Declaring hooks, and the words they answer in."""
 
 from collections.abc import Callable
+from email.header import decode_header, make_header
 
 import pytest
 
@@ -147,7 +148,15 @@ CHANGES = {
         changes.add_header("X-A", "b\nc\r\n\r\nd"),
         Add(b"X-A: b\r\n\tc\r\n\td\r\n"),
     ),
-    "utf-8": (changes.add_header("X-A", "ä"), Add(b"X-A: \xc3\xa4\r\n")),
+    "utf-8": (changes.add_header("X-A", "ä"), Add(b"X-A: =?UTF-8?B?w6Q=?=\r\n")),
+    "utf-8 amid": (
+        changes.add_header("X-A", "a ä =?utf-8?q?b?="),
+        Add(b"X-A: a =?UTF-8?B?w6Qg?= =?utf-8?q?b?=\r\n"),
+    ),
+    "utf-8 in a grammar": (
+        changes.add_header("To", "ä@b.example"),
+        Add(b"To: \xc3\xa4@b.example\r\n"),
+    ),
     "body": (changes.replace_body("a\nb\r\nc\rd"), ReplaceBody(b"a\r\nb\r\nc\r\nd")),
     "hold": (changes.quarantine("why"), Quarantine("why")),
 }
@@ -157,6 +166,29 @@ CHANGES = {
 def test_changes_in_words(name: str) -> None:
     made, expected = CHANGES[name]
     assert made == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Grüße",
+        "[extern] Grüße an alle",
+        "ä b ö",
+        "日本語のとても長い件名" * 20,
+        "eine Zeile ä\nund noch eine",
+        "=?utf-8?q?a?= ä",
+        "ä =?utf-8?q?a?=",
+        "\U0001f4ec post",
+    ],
+)
+def test_a_value_reads_as_it_was_written(text: str) -> None:
+    field = changes.replace_header("Subject", text).field
+    assert field.isascii()
+    assert max(map(len, field.split(b"\r\n"))) <= 100
+    value = field.decode().partition(": ")[2]
+    read = str(make_header(decode_header(value.replace("\r\n", ""))))
+    plain = text.replace("=?utf-8?q?a?=", "a").replace("\n", " ")
+    assert read.replace("\t", " ").strip() == plain
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "ä", "a\r\nb", "x" * 78])

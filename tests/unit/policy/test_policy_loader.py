@@ -224,7 +224,6 @@ def test_the_kit_shows_the_message_as_it_would_leave() -> None:
     said = PolicyTest([change, hold]).message(
         "Subject: gr\u00fc\u00dfe\nX-A: 1\nx-a: 2\n 3\n\nold body\n"
     )
-    subject = "Subject: [list] gr\u00fc\u00dfe".encode()
-    assert said.content == subject + b"\r\n\r\nnew\r\n"
+    assert said.content == b"Subject: [list] =?UTF-8?B?Z3LDvMOfZQ==?=\r\n\r\nnew\r\n"
     assert said.held == "old"
     assert PolicyTest([change, hold]).rcpt("joe@whizzer.test") == "accept"
