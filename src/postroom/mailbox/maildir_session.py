@@ -42,6 +42,8 @@ class MaildirSession:
     def __init__(self, place: Place, lock: int, folders: tuple[int, int]) -> None:
         self._lock = lock
         self._handles = folders
+        self._absent: set[str] = set()
+        self._gone: set[str] = set()
         files = _list(folders)
         _measure(place, files)
         # What vanished or cannot be read while it was measured is left out.
@@ -125,12 +127,23 @@ class MaildirSession:
             os.unlink(file.name, dir_fd=file.folder)
 
     def _find_again(self, missing: _File) -> None:
-        """Learn the present names of all files; raises ``FileNotFoundError``."""
+        """Learn the present names of all files; raises ``FileNotFoundError``.
+
+        Who was missing twice is gone, and is not looked for again: a list may lack a
+        file that is renamed just then, and many may have been deleted at once.
+        """
+        if missing.stem in self._gone:
+            raise FileNotFoundError(missing.name)
         present = {file.stem: file for file in _list(self._handles)}
+        absent = set()
         for file in self._files:
             if there := present.get(file.stem):
                 file.folder, file.name = there.folder, there.name
-        if missing.stem not in present:
+            else:
+                absent.add(file.stem)
+        self._gone |= absent & self._absent
+        self._absent = absent
+        if missing.stem in absent:
             raise FileNotFoundError(missing.name)
 
 

@@ -317,7 +317,7 @@ class _Pop3Session:
         if self._comes_too_soon(user):
             # RFC 2449 §8.1.1: said to PASS, after the password was found right.
             text = "minimum time between mail checks is not over"
-            return connection.login_refused("LOGIN-DELAY", text, is_failure=False)
+            return self._not_now("LOGIN-DELAY", text)
         self.origin = msgspec.structs.replace(self.origin, login=user)
         tools.emit(
             LoggedIn(
@@ -331,8 +331,7 @@ class _Pop3Session:
         opened = await self._open(self._mailbox_of(login, user))
         match opened:
             case InUse():
-                text = "mailbox is open in another session"
-                connection.login_refused("IN-USE", text, is_failure=False)
+                self._not_now("IN-USE", "mailbox is open in another session")
             case Unusable():
                 what = f"POP3 login of {user}: {opened.reason}"
                 utc_us = tools.clock().utc_us
@@ -344,6 +343,10 @@ class _Pop3Session:
                 self._login_until_us = None
                 self._reader = MailboxReader(opened, tools.pool, self._settings)
                 connection.login_accepted(opened.sizes, opened.uids)
+
+    def _not_now(self, code: str, text: str) -> None:
+        self._tell_refused(Refused("PASS", f"[{code}] {text}"))
+        self._connection.login_refused(code, text, is_failure=False)
 
     def _mailbox_of(self, login: str, user: str) -> MailboxName:
         domain = login.rpartition("@")[2].lower()

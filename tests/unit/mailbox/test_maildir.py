@@ -7,6 +7,7 @@ import pytest
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Deferred, Delivered, Failed
 from postroom.mailbox.maildir import Maildirs
+from postroom.mailbox.maildir_name import split_name
 from postroom.mailbox.maildir_session import MaildirSession
 from postroom.mailbox.name import MailboxName
 from postroom.mailbox.settings import MailboxSettings
@@ -336,6 +337,33 @@ def test_moved_during_the_session(store: Maildirs, tmp_path: Path) -> None:
     assert session.remove([0, 1]) == 0
     assert files(tmp_path, "cur") == []
     assert files(tmp_path) == names[2:]
+    session.close()
+
+
+def test_many_that_are_gone_are_not_looked_for_one_by_one(
+    store: Maildirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.deliver([parcel(number=i) for i in range(60)])
+    session = session_of(store)
+    new = tmp_path / "mail/joe/new"
+    gone = [i for i, uid in enumerate(session.uids) if i % 2]
+    for name in files(tmp_path):
+        if split_name(name)[0] in {session.uids[i] for i in gone}:
+            (new / name).unlink()
+    lists: list[int] = []
+    real = os.listdir
+
+    def counted(folder: int) -> list[str]:
+        lists.append(folder)
+        return real(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", counted)
+        contents = session.read(0, 60, 10**6)
+        assert session.remove(range(60)) == 0
+    assert contents == [LETTER, None] * 30
+    assert len(lists) <= 2 * 2
+    assert files(tmp_path) == []
     session.close()
 
 

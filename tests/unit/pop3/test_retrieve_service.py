@@ -25,6 +25,7 @@ from postroom.net.connect import wrap
 from postroom.net.stream import Stream
 from postroom.observe.events import (
     AnyEvent,
+    CommandRejected,
     Lifecycle,
     LoggedIn,
     LoginFailed,
@@ -282,6 +283,9 @@ async def test_in_use(office: Office) -> None:
             assert await first.ask("QUIT") == "+OK signing off (mailbox empty)"
             await second.ask("USER joe")
             assert (await second.ask("PASS secret")).startswith("+OK")
+    (told,) = office.told(CommandRejected)
+    reply = "-ERR [IN-USE] mailbox is open in another session"
+    assert (told.verb, told.reply, told.origin.login) == ("PASS", reply, "joe")
 
 
 async def test_wrong_passwords(office: Office) -> None:
