@@ -28,10 +28,11 @@ class MailqForm(NamedTuple):
 
 
 async def mailq_lines(queue: WholeQueue, form: MailqForm) -> AsyncIterator[str]:
-    """Yield what ``mailq`` prints."""
+    """Yield what ``mailq`` prints; what could not be reached is not called empty."""
     total = await _total(queue, form)
-    for line in mailq_head(total, form.spool_directory, verbose=form.verbose):
-        yield line
+    if total or not queue.problems:
+        for line in mailq_head(total, form.spool_directory, verbose=form.verbose):
+            yield line
     shown = 0
     async for entry in queue.entries(form.wanted):
         if form.user is None or may_see(form.user, entry):

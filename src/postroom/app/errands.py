@@ -139,6 +139,8 @@ class Office:
         async with WholeQueue(self._run_directory, None, read_now) as queue:
             async for line in mailq_lines(queue, form):
                 yield line
+            for problem in dict.fromkeys(queue.problems):
+                yield f"mailq: not all could be listed: {problem}"
 
     async def newaliases(self) -> Answer:
         """Read the aliases anew, here and in all other workers."""

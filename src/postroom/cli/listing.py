@@ -17,7 +17,7 @@ from postroom.cli.options import (
     json_option,
     load_or_fail,
 )
-from postroom.cli.whole import entries_of, on_queue
+from postroom.cli.whole import entries_of, on_queue, tell_drop
 from postroom.cli.words import console, plain, rough
 from postroom.net.clock import read_now, zone_offset_s
 from postroom.observe.render import json_line
@@ -75,28 +75,32 @@ def list_queue(
     config = load_or_fail(path)
 
     async def work(whole: WholeQueue) -> None:
-        if as_mailq:
-            for wanted in choice.filters:
-                form = MailqForm(
-                    verbose, None, config.spool.directory, zone_offset_s, wanted
-                )
-                async for line in mailq_lines(whole, form):
-                    click.echo(line)
-            return
         most = limit if limit >= 0 else 0 if as_json else TABLE_ROWS
-        entries = _ordered(entries_of(whole, choice.filters), most, **order)
-        if as_json:
-            await _print_json(entries, most)
-        elif not await _print_table(entries, most) and not whole.problems:
-            click.echo("no messages")
+        if as_mailq:
+            await _print_mailq(whole, choice, config.spool.directory, verbose)
+        elif as_json:
+            await _print_json(_ordered(whole, choice, most, **order), most)
+        else:
+            await _print_table(whole, _ordered(whole, choice, most, **order), most)
+        tell_drop(config, whole)
 
     on_queue(config, work)
 
 
+async def _print_mailq(
+    whole: WholeQueue, choice: Choice, directory: str, verbose: bool
+) -> None:
+    for wanted in choice.filters:
+        form = MailqForm(verbose, None, directory, zone_offset_s, wanted)
+        async for line in mailq_lines(whole, form):
+            click.echo(line)
+
+
 async def _ordered(
-    entries: AsyncIterator[Entry], most: int, *, sort: str, reverse: bool
+    whole: WholeQueue, choice: Choice, most: int, *, sort: str, reverse: bool
 ) -> AsyncIterator[Entry]:
     """Yield entries in order. Only oldest first can be told without holding them."""
+    entries = entries_of(whole, choice.filters)
     if sort == "age" and not reverse:
         async for entry in entries:
             yield entry
@@ -122,15 +126,17 @@ async def _print_json(entries: AsyncIterator[Entry], most: int) -> None:
         shown += 1
 
 
-async def _print_table(entries: AsyncIterator[Entry], most: int) -> bool:
-    """Print entries as they come; returns whether there was any."""
+async def _print_table(
+    whole: WholeQueue, entries: AsyncIterator[Entry], most: int
+) -> None:
+    """Print entries as they come."""
     out = console()
     table, shown = _new_table(), 0
     async for entry in entries:
         if most and shown == most:
             out.print(table)
             click.echo(f"more than {most}: see --limit, --json", err=True)
-            return True
+            return
         if shown and shown % TABLE_ROWS == 0:
             out.print(table)
             table = _new_table()
@@ -138,7 +144,8 @@ async def _print_table(entries: AsyncIterator[Entry], most: int) -> bool:
         shown += 1
     if shown:
         out.print(table)
-    return bool(shown)
+    elif not whole.problems:
+        click.echo("no messages")
 
 
 def _new_table() -> Table:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from postroom.admin.whole import WholeQueue
 from postroom.cli.options import config_option, json_option, load_or_fail
-from postroom.cli.whole import on_queue
+from postroom.cli.whole import on_queue, tell_drop
 from postroom.cli.words import console, octets, plain
 from postroom.observe.render import json_line
 from postroom.spool.shape import AGES_US, HopShape, SenderShape, Shape
@@ -40,6 +40,7 @@ def stat(path: str, as_json: bool, top: int, totals: bool) -> None:
     All numbers are exact. Ages are columns in minutes (5: less than five minutes);
     "stopped" is held, quarantined or put aside.
     """
+    config = load_or_fail(path)
 
     async def work(whole: WholeQueue) -> None:
         counts = (await whole.counts()).counts
@@ -49,8 +50,9 @@ def stat(path: str, as_json: bool, top: int, totals: bool) -> None:
             _print_json(counts, shape, top or None)
         else:
             _print_tables(counts, shape, top or None)
+        tell_drop(config, whole)
 
-    on_queue(load_or_fail(path), work)
+    on_queue(config, work)
 
 
 def _print_json(counts: dict[str, int], shape: Shape, top: int | None) -> None:

@@ -76,7 +76,10 @@ def _attempt(event: AttemptDone) -> str:
     via = f" by {event.outcome.peer}" if event.outcome.peer else ""
     after = f", try {event.tries}, {rough(event.delay_us)} after it came"
     later = f", next {moment(event.next_us)}" if event.next_us else ""
-    return f"to <{to}>: {_outcome(event.outcome)}{via}{after}{later}"
+    came = _outcome(event.outcome)
+    if event.is_given_up:
+        came = came.replace("deferred", "given up", 1)
+    return f"to <{to}>: {came}{via}{after}{later}"
 
 
 def _outcome(outcome: Outcome) -> str:

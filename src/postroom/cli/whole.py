@@ -15,9 +15,11 @@ import click
 
 from postroom.admin.whole import OnSite, WholeQueue
 from postroom.cli.options import EX_TEMPFAIL
+from postroom.cli.words import messages
 from postroom.config.settings import Config
 from postroom.net.clock import read_now
 from postroom.observe.history import HistoryWriter
+from postroom.services.settings import DROP_REFUSED
 from postroom.spool.spool import Entry, QueueFilter
 
 if TYPE_CHECKING:  # it brings the engine, and is needed with the server down only
@@ -54,6 +56,24 @@ async def entries_of(
     for wanted in filters:
         async for entry in whole.entries(wanted):
             yield entry
+
+
+def tell_drop(config: Config, whole: WholeQueue) -> None:
+    """Say how many letters wait in the drop directory, where no server takes them in.
+
+    They are not in the queue, and who asks for what waits has to know of them.
+    """
+    if whole.live:
+        return
+    try:
+        names = os.listdir(config.drop_directory)
+    except OSError:  # there is none, or it is not for this user to see
+        return
+    kept = [n for n in names if not n.endswith(DROP_REFUSED) and not n.startswith(".")]
+    if kept:
+        where = config.drop_directory
+        told = f"{messages(len(kept))} in {where} until a server runs"
+        click.echo(f"postroom: {told}", err=True)
 
 
 def user_name() -> str:

@@ -23,6 +23,7 @@ from postroom.services.frames import FrameError
 from postroom.services.letter import Desk, Letter
 from postroom.services.notice import send_notice
 from postroom.services.people import People
+from postroom.services.settings import DROP_REFUSED
 from postroom.services.submission import (
     EX_OK,
     EX_TEMPFAIL,
@@ -30,8 +31,6 @@ from postroom.services.submission import (
 )
 
 _FILES_PER_SCAN_MAX = 1000
-REFUSED = ".refused"
-"""Behind the name of a file that could neither be sent nor returned."""
 
 
 class DropDirectory:
@@ -80,7 +79,9 @@ class DropDirectory:
         except OSError as error:
             self._tell("", f"cannot be read: {error.strerror}")
             return []
-        kept = [n for n in names if not n.endswith(REFUSED) and not n.startswith(".")]
+        kept = [
+            n for n in names if not n.endswith(DROP_REFUSED) and not n.startswith(".")
+        ]
         self._told.intersection_update(names)
         if len(kept) <= _FILES_PER_SCAN_MAX:
             return kept
@@ -148,7 +149,7 @@ class DropDirectory:
             letter.rewind()
             if not await send_notice(self.desk, person, letter):
                 self._tell(name, f"is refused: {'; '.join(letter.lines)}")
-                os.rename(f"{self._path}/{name}", f"{self._path}/{name}{REFUSED}")
+                os.rename(f"{self._path}/{name}", f"{self._path}/{name}{DROP_REFUSED}")
                 return False
         os.unlink(f"{self._path}/{name}")
         return True

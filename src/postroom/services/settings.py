@@ -121,6 +121,11 @@ class DeliverSettings(
             raise ValueError(f"lanes must be at most {LANES_MAX}")
 
 
+DROP_REFUSED = ".refused"
+"""Behind the name of a file in the drop directory that could neither be sent nor
+returned."""
+
+
 class SubmissionSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):

@@ -55,6 +55,7 @@ def modules_of(directory: Path, *words: str) -> set[str]:
     config = directory / "postroom.toml"
     config.write_text(
         'hostname = "gonzo.test"\nrun_directory = "run"\nusers_file = "users"\n'
+        'drop_directory = "drop"\n'
         '[spool]\ndirectory = "spool"\n'
     )
     (directory / "users").write_text("")

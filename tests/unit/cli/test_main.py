@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "postroom.toml"
     path.write_text(
         'hostname = "gonzo.test"\n'
-        'run_directory = "run"\n'
+        'run_directory = "run"\ndrop_directory = "drop"\n'
         "[spool]\n"
         'directory = "spool"\n'
         'reserve_octets = "0B"\n'

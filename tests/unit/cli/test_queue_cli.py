@@ -16,6 +16,7 @@ from postroom.config.load import load
 from postroom.mail.message import MemoryBody, Message
 from postroom.net.clock import read_now
 from postroom.spool.engine import open_shard
+from postroom.spool.opening import DATABASE
 from postroom.testing.spool import Letters
 
 LATER_US = 4_000_000_000_000_000
@@ -31,6 +32,7 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "postroom.toml"
     path.write_text(
         'hostname = "gonzo.test"\nrun_directory = "run"\nusers_file = "users"\n'
+        'drop_directory = "drop"\n'
         '[spool]\ndirectory = "spool"\nreserve_octets = "0B"\nreserve_inodes = 0\n'
         '[mailbox]\npath = "mail/{user}"\n'
     )
@@ -291,3 +293,29 @@ def test_help_names_everything(config: Path) -> None:
     for act in orders:
         told = CliRunner().invoke(main, ["queue", act, "--help"]).output
         assert "--dry-run" in told
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--mailq"), ("stat",)])
+def test_letters_that_no_server_has_taken_in_are_told_of(
+    config: Path, words: tuple[str, ...]
+) -> None:
+    drop = config.parent / "drop"
+    drop.mkdir()
+    assert call(config, "queue", *words).stderr == ""
+    for name in ("1.2.aa", "2.3.bb", "1.1.cc.refused"):
+        (drop / name).write_text("")
+    told = call(config, "queue", *words)
+    assert told.exit_code == 0
+    assert told.stderr == f"postroom: 2 messages in {drop} until a server runs\n"
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--mailq"), ("stat",)])
+def test_a_damaged_queue_is_not_called_empty(
+    config: Path, ids: list[str], words: tuple[str, ...]
+) -> None:
+    (config.parent / "spool" / "shard-000" / DATABASE).write_bytes(b"x" * 9_999)
+    told = call(config, "queue", *words)
+    assert told.exit_code == 75
+    assert "postroom: shard 0: " in told.stderr
+    assert "empty" not in told.stdout
+    assert "no messages" not in told.stdout
