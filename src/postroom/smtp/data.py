@@ -171,41 +171,31 @@ def _is_canonical(piece: bytes) -> bool:
 class ContentWriter:
     """Makes the octets that are sent for the content of one message."""
 
-    __slots__ = ("_after_nuls", "_at_line_start", "_held")
+    __slots__ = ("_after_nuls", "_ends")
 
     def __init__(self) -> None:
-        self._at_line_start = True
+        self._ends = LineEnds()
         self._after_nuls = False  # nothing but NULs stands before in the line
-        self._held = b""  # a CR whose LF may come with the next piece
 
     def write(self, piece: bytes) -> bytes:
         """Return what to send for this piece: dots doubled, line ends CRLF."""
-        if self._held:
-            piece = self._held + piece
-            self._held = b""
-        if piece.endswith(b"\r"):
-            self._held = b"\r"
-            piece = piece[:-1]
-        if not piece:
-            return b""
-        if not _is_canonical(piece):
-            piece = _BARE.sub(b"\r\n", piece)
+        is_line_start = self._ends.at_line_start
+        piece = self._ends.write(piece)
         if b"\r\n." in piece:  # RFC 5321 §4.5.2
             piece = piece.replace(b"\r\n.", b"\r\n..")
-        if self._at_line_start and piece.startswith(b"."):
+        if is_line_start and piece.startswith(b"."):
             piece = b"." + piece
         if b"\0" in piece or self._after_nuls:
-            piece = self._doubled_behind_nuls(piece)
-        self._at_line_start = piece.endswith(b"\r\n")
+            piece = self._doubled_behind_nuls(piece, is_line_start=is_line_start)
         return piece
 
-    def _doubled_behind_nuls(self, piece: bytes) -> bytes:
+    def _doubled_behind_nuls(self, piece: bytes, *, is_line_start: bool) -> bytes:
         """Double a dot that would begin its line for a reader who drops NULs.
 
         NUL is obsolete in messages (RFC 5322 §4.1), so some do. To them CRLF NUL "."
         CRLF would be the end of data.
         """
-        before = b"\r\n" if self._at_line_start else b""
+        before = b"\r\n" if is_line_start else b""
         if self._after_nuls:
             before = b"\r\n\0"
         seen = _NUL_DOT.sub(rb"\1..", before + piece)
@@ -214,19 +204,21 @@ class ContentWriter:
 
     def end(self) -> bytes:
         """Return what ends the content, with the last line's CRLF if it lacked one."""
-        if self._held or not self._at_line_start:
-            return END
-        return b".\r\n"
+        return self._ends.end() + b".\r\n"
 
 
 class LineEnds:
-    """Makes canonical content of pieces, as ``ContentWriter`` does, but no dots."""
+    """Makes canonical content of pieces.
 
-    __slots__ = ("_at_line_start", "_held")
+    Attributes:
+        at_line_start: whether what is written next begins a line.
+    """
+
+    __slots__ = ("_held", "at_line_start")
 
     def __init__(self) -> None:
-        self._at_line_start = True
-        self._held = b""
+        self.at_line_start = True
+        self._held = b""  # a CR whose LF may come with the next piece
 
     def write(self, piece: bytes) -> bytes:
         """Return the piece with every line ended by CRLF."""
@@ -240,9 +232,9 @@ class LineEnds:
             return b""
         if not _is_canonical(piece):
             piece = _BARE.sub(b"\r\n", piece)
-        self._at_line_start = piece.endswith(b"\r\n")
+        self.at_line_start = piece.endswith(b"\r\n")
         return piece
 
     def end(self) -> bytes:
         """Return the CRLF of the last line if it lacked one."""
-        return b"\r\n" if self._held or not self._at_line_start else b""
+        return b"\r\n" if self._held or not self.at_line_start else b""

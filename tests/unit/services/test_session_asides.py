@@ -12,42 +12,11 @@ from postroom.mail.envelope import Origin
 from postroom.mail.outcome import Attempt, Outcome
 from postroom.mail.tls import TlsFacts
 from postroom.observe.events import CommandRejected
-from postroom.services.face import Face, Kind
-from postroom.services.receive import ReceiveService
 from postroom.smtp.settings import ServerSettings
 from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import SpoolError
-from postroom.testing.conversation import ListConversation, Piece
-from postroom.testing.workbench import Bench, Plan, bench
-
-CLIENT = Origin(protocol="SMTP", client_ip="127.0.0.1", listener="in")
-STRANGER = Origin(protocol="SMTP", client_ip="192.0.2.7", listener="in")
-HELLO = "EHLO c.test\n"
-
-
-async def say(
-    b: Bench, *pieces: Piece, origin: Origin = CLIENT, kind: Kind = Kind.SMTP
-) -> list[str]:
-    """Run a session; return code and status of each reply behind the hello."""
-    b.generation = b.generation._replace(faces={"in": Face(b.generation.server, kind)})
-    said = await whole(b, *pieces, origin=origin)
-    return said.codes[2:]
-
-
-async def whole(
-    b: Bench, *pieces: Piece, origin: Origin = CLIENT, hello: str = HELLO
-) -> ListConversation:
-    conversation = ListConversation(hello, *pieces)
-    await ReceiveService(b.tools).converse(conversation, origin)
-    assert b.budget.used == 0  # whatever happened
-    return conversation
-
-
-def begin(params: str = "", *recipients: str) -> str:
-    lines = [f"MAIL FROM:<ann@c.test>{params}"]
-    lines += [f"RCPT TO:<{name}@gonzo.test>" for name in recipients or ("joe",)]
-    return "".join(f"{line}\n" for line in lines)
-
+from postroom.testing.session import HELLO, STRANGER, begin, say, whole
+from postroom.testing.workbench import Plan, bench
 
 ALIASES = {
     "crew": ["joe", "betty@gonzo.test", "ann@elsewhere.test"],
