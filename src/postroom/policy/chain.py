@@ -11,9 +11,10 @@ of the phase are plain, and something to await only when one must be waited for.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from inspect import iscoroutine
 from types import TracebackType
+from typing import Any
 
 from postroom.mail.now import Now
 from postroom.mail.route import Route
@@ -31,6 +32,7 @@ from postroom.policy.hooks import PHASES, Hook, Kind, Phase
 from postroom.policy.pool import BlockingPool
 from postroom.policy.session import OutcomeSubject, RouteSubject, Session, Subject
 from postroom.policy.settings import PolicySettings
+from postroom.policy.watch import Watched
 
 Emit = Callable[[AnyEvent], None]
 
@@ -169,11 +171,13 @@ class Chain:
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             # Nothing can cancel us here: it comes from what the hook looked at.
             return self._failed(one, _described(one, error))
-        spent_ns = self._stopwatch() - began
+        self._told_if_slow(one, self._stopwatch() - began)
+        return answer
+
+    def _told_if_slow(self, one: Hook, spent_ns: int) -> None:
         if spent_ns > self._slow_ns:
             now = self._clock()
             self._emit(HookSlow(now.utc_us, one.name, one.phase, spent_ns // 1000))
-        return answer
 
     async def _wait(self, one: Hook, session: Session, subject: Subject) -> object:
         """Run a hook that may wait, for as long as it may."""
@@ -185,8 +189,7 @@ class Chain:
             async with asyncio.timeout(limit.seconds) as timer:
                 if blocking:
                     return await self._pool.run(lambda: one.function(session, subject))
-                answer: object = await one.function(session, subject)
-                return answer
+                return await self._watched(one, one.function(session, subject))
         except (Exception, SystemExit) as error:
             if isinstance(error, TimeoutError) and timer.expired():
                 return self._failed(one, f"took longer than {limit.to_text()}")
@@ -196,6 +199,15 @@ class Chain:
             if task and task.cancelling():
                 raise  # the session itself is being ended
             return self._failed(one, _described(one, error))
+
+    async def _watched(
+        self, one: Hook, coroutine: Coroutine[Any, Any, object]
+    ) -> object:
+        watched = Watched(coroutine, self._stopwatch)
+        try:
+            return await watched
+        finally:
+            self._told_if_slow(one, watched.longest_ns)
 
     def _weigh(self, one: Hook, answer: object, verdict: Answer) -> tuple[Answer, bool]:
         """Join an answer to the verdict so far; and whether that is the last word."""

@@ -39,7 +39,7 @@ class PolicySettings(
 
     slow_after: Duration = Duration.from_text("20ms")
     """A plain hook that takes longer is named in the log, because it held up the whole
-    worker."""
+    worker; an ``async def`` one if it takes so long between two awaits."""
 
     relay_networks: tuple[str, ...] = ()
     """Clients that may send to domains which are not ours; others get ``550 5.7.1``.

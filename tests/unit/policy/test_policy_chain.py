@@ -301,6 +301,48 @@ async def test_plain_and_waiting_hooks_in_one_chain() -> None:
     assert await kit.chain.decide("rcpt", SESSION, RCPT) == Discard("x")
 
 
+async def test_an_async_hook_that_blocks_is_named_and_its_verdict_counts() -> None:
+    at_ns = 0
+
+    @hook.rcpt
+    async def blocks(session: object, rcpt: object) -> Reject:
+        nonlocal at_ns
+        for spent_ns in (5_000_000, 30_000_000, 0):
+            await asyncio.sleep(0)
+            at_ns += spent_ns
+        return reject("5.7.1", "no")
+
+    @hook.rcpt
+    async def waits(session: object, rcpt: object) -> None:
+        nonlocal at_ns
+        for _ in range(10):
+            at_ns += 15_000_000
+            await asyncio.sleep(0)
+
+    kit = Kit(waits, blocks, stopwatch=lambda: at_ns)
+    assert isinstance(await kit.chain.decide("rcpt", SESSION, RCPT), Reject)
+    (slow,) = kit.events
+    assert isinstance(slow, HookSlow)
+    assert (slow.hook, slow.duration_us) == ("blocks", 30_000)
+
+
+async def test_an_async_hook_may_catch_what_it_awaits() -> None:
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gate.set_exception(OSError("database"))
+
+    @hook.rcpt
+    async def careful(session: object, rcpt: object) -> Defer:
+        try:
+            await gate
+        except OSError:
+            await asyncio.sleep(0)
+        return defer("4.7.1", "later")
+
+    kit = Kit(careful)
+    assert isinstance(await kit.chain.decide("rcpt", SESSION, RCPT), Defer)
+    assert not kit.events
+
+
 async def test_an_async_hook_may_end_the_sites_hooks() -> None:
     order: list[str] = []
     kit = Kit(returning(accept()), asked(order, "b"))
