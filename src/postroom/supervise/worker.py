@@ -123,12 +123,21 @@ class Worker:
             os.close(pidfd)
             if not self._gone.done():
                 self._process.kill()
+            self._end_programs()
             code = self._process.wait()
             # What it said last may still be unread.
             with suppress(TimeoutError):
                 await asyncio.wait_for(listening, WATCH_S)
             self._link.abort()
         return Ended(code, self._killed, read_mono_us() - self._started_us)
+
+    def _end_programs(self) -> None:
+        """End what its policy hooks have started and left behind, in its group.
+
+        To be called before it is reaped: until then nobody else has its number.
+        """
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _note_gone(self, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)

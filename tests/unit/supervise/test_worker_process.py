@@ -75,6 +75,29 @@ async def test_worker_gets_what_it_needs_and_no_more(
     assert found["fds"] == 7
 
 
+LEAVE = """
+import subprocess, sys
+with open(sys.argv[1], "w") as held:
+    subprocess.Popen(["sleep", "600"], stdout=held)
+"""
+
+
+async def test_programs_that_a_worker_leaves_behind_end_with_it(
+    interpreter: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "held")
+    reading = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    command = (interpreter, "-c", LEAVE, str(tmp_path / "held"))
+    worker = await start_worker(
+        command, Job(0, 1, 1, "", "", ()), ProcessSettings(), None
+    )
+    ended = await worker.wait(heard_nothing)
+    assert ended.code == 0
+    os.set_blocking(reading, True)
+    assert os.read(reading, 1) == b""  # who had it open is gone
+    os.close(reading)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
 async def test_root_becomes_the_user_with_its_groups(
     interpreter: str, out: Path
