@@ -9,7 +9,7 @@ import msgspec
 from postroom.mail.address import Address
 from postroom.mail.envelope import Origin
 from postroom.mail.ids import QueueId
-from postroom.mail.outcome import Outcome
+from postroom.mail.outcome import Deferred, Outcome
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -117,7 +117,10 @@ class RecipientExpanded(Event, frozen=True, tag=True):
 
 
 class AttemptDone(Event, frozen=True, tag=True):
-    """One recipient's part of one attempt: the ``to=`` line."""
+    """One recipient's part of one attempt: the ``to=`` line.
+
+    ``next_us`` is when it is tried again; 0: it is done with, for good or ill.
+    """
 
     queue_id: QueueId
     recipient: Address
@@ -127,6 +130,11 @@ class AttemptDone(Event, frozen=True, tag=True):
     delay_us: int
     transfer_us: int
     next_us: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was deferred once too often: its time is over."""
+        return not self.next_us and isinstance(self.outcome, Deferred)
 
 
 class ReportQueued(Event, frozen=True, tag=True):

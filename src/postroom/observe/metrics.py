@@ -120,6 +120,6 @@ def _word(event: AttemptDone) -> str:
         case Delivered():
             return "delivered"
         case Deferred():
-            return "deferred"
+            return "expired" if event.is_given_up else "deferred"
         case _:
             return "failed"

@@ -193,12 +193,15 @@ def _queued(event: MessageQueued) -> str:
 def _attempt(event: AttemptDone) -> str:
     outcome = event.outcome
     relay = f" relay={_short(outcome.peer)}," if outcome.peer else ""
+    state = outcome_text(outcome)
+    if event.is_given_up:
+        state = state.replace("Deferred", "Expired", 1)
     return (
         f"{event.queue_id}: to=<{event.recipient.to_text()}>,"
         f" delay={duration_text(event.delay_us)},"
         f" xdelay={duration_text(event.transfer_us)},"
         f" mailer={_MAILERS.get(event.agent, event.agent)}, pri=0,"
-        f"{relay} dsn={outcome.status}, stat={outcome_text(outcome)}"
+        f"{relay} dsn={outcome.status}, stat={state}"
     )
 
 

@@ -11,14 +11,14 @@ ORIGIN = Origin("SMTP", "192.0.2.1")
 
 def test_counts_by_name() -> None:
     metrics = Metrics()
-    for outcome in (
-        Delivered("2.0.0", "ok"),
-        Deferred("4.0.0", ""),
-        Failed("5.0.0", ""),
+    for outcome, next_us in (
+        (Delivered("2.0.0", "ok"), 0),
+        (Deferred("4.0.0", ""), 1),
+        (Deferred("4.0.0", ""), 0),
+        (Failed("5.0.0", ""), 0),
     ):
-        metrics.count(
-            events.AttemptDone(0, ID, Address("a", "b"), outcome, "smtp", 1, 0, 0)
-        )
+        to = Address("a", "b")
+        metrics.count(events.AttemptDone(0, ID, to, outcome, "smtp", 1, 0, 0, next_us))
     metrics.count(events.MessageQueued(0, ID, NULL_SENDER, 40, 2, "", ORIGIN))
     metrics.count(events.MessageQueued(0, ID, NULL_SENDER, 60, 1, "", ORIGIN))
     metrics.count(events.SessionOpened(0, "smtp", ORIGIN))
@@ -37,6 +37,7 @@ def test_counts_by_name() -> None:
     assert metrics.counts == {
         "attempts.delivered.smtp": 1,
         "attempts.deferred.smtp": 1,
+        "attempts.expired.smtp": 1,
         "attempts.failed.smtp": 1,
         "messages.queued": 2,
         "messages.octets": 100,

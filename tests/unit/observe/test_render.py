@@ -17,8 +17,12 @@ CLIENT = Origin("ESMTP", "192.0.2.1", 4711, "me.test", "me.test", "", "smtp")
 NAMELESS = Origin("SMTP", "192.0.2.1", 4711, listener="smtp")
 
 
-def attempt(outcome: Outcome, delay_us: int = 0) -> events.AttemptDone:
-    return events.AttemptDone(AT, ID, JOE, outcome, "smtp", 1, delay_us, 1_500_000)
+def attempt(
+    outcome: Outcome, delay_us: int = 0, next_us: int = 0
+) -> events.AttemptDone:
+    return events.AttemptDone(
+        AT, ID, JOE, outcome, "smtp", 1, delay_us, 1_500_000, next_us
+    )
 
 
 CASES: dict[str, tuple[AnyEvent, str]] = {
@@ -62,9 +66,14 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         " pri=0, dsn=2.0.0, stat=Sent",
     ),
     "deferred": (
-        attempt(Deferred("4.4.1", "Connection refused by [127.0.0.9]")),
+        attempt(Deferred("4.4.1", "Connection refused by [127.0.0.9]"), 0, AT + 9),
         f"{ID}: to=<joe@whizzer.test>, delay=00:00:00, xdelay=00:00:01, mailer=esmtp,"
         " pri=0, dsn=4.4.1, stat=Deferred: Connection refused by [127.0.0.9]",
+    ),
+    "deferred for the last time": (
+        attempt(Deferred("4.4.1", "Connection refused by x."), 432_000_000_000),
+        f"{ID}: to=<joe@whizzer.test>, delay=5+00:00:00, xdelay=00:00:01, mailer=esmtp,"
+        " pri=0, dsn=4.4.1, stat=Expired: Connection refused by x.",
     ),
     "failed": (
         attempt(Failed("5.1.1", "User unknown", code=550)),
