@@ -22,7 +22,7 @@ from postroom.agents.protection import Protection, may_go_without, protection_of
 from postroom.agents.session import Session
 from postroom.agents.settings import SmtpAgentSettings
 from postroom.agents.smtp_words import is_too_many_outcome, told
-from postroom.agents.way import Place, Ways
+from postroom.agents.way import Place, Ways, without_way
 from postroom.dns.answer import NameService
 from postroom.dns.own import OwnNames
 from postroom.limits.places import Places
@@ -105,7 +105,7 @@ class SmtpAgent:
         if place is None:
             found = await self._ways.look(hop)
             if not isinstance(found, Place):
-                return [found] * len(attempt.envelope.recipients)
+                return without_way(found, hop, attempt.envelope.recipients)
             place = found
         if self._links.bind is not None:
             self._links.bind(hop, place.pool)
@@ -220,12 +220,12 @@ class SmtpAgent:
         recipients = attempt.envelope.recipients
         names = ",".join(recipient.address.to_text() for recipient in recipients)
         place = await self._ways.look(attempt.route.hop)
-        made: Session | Reason
-        if isinstance(place, Place):
-            protection = protection_of(attempt, place)
-            made = await self._caller.call(attempt.route.hop, protection, names, say)
-        else:
-            protection, made = Protection.USUAL, place
+        if not isinstance(place, Place):
+            outcomes = without_way(place, attempt.route.hop, recipients)
+            _tell(recipients, outcomes, say)
+            return outcomes
+        protection = protection_of(attempt, place)
+        made = await self._caller.call(attempt.route.hop, protection, names, say)
         if isinstance(made, Session):
             outcomes = await self._talk(made, attempt, protection, say)
         else:

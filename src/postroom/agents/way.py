@@ -5,7 +5,7 @@ or a host, found by its addresses only (RFC 2033 knows no MX). What name servers
 turned into the outcome that every recipient of the hop gets when there is no way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from itertools import chain, groupby, zip_longest
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from postroom.agents.smtp_words import Peer
 from postroom.agents.terms import Terms, TermsBook
 from postroom.dns.answer import DnsFailed, NameService
 from postroom.dns.exchangers import find_exchangers
-from postroom.dns.hop import Hop
+from postroom.dns.hop import Hop, is_hop_of
 from postroom.dns.hop_options import UNIX, hop_name
 from postroom.dns.mx import Hosts, LoopsBack, NoMail, NullMx
 from postroom.dns.own import OwnNames
-from postroom.mail.outcome import Deferred, Failed
+from postroom.mail.envelope import Recipient
+from postroom.mail.outcome import Deferred, Failed, Outcome
 from postroom.net.clock import read_mono_us
 
 Reason = Deferred | Failed
@@ -120,8 +121,15 @@ class Ways:
         return place
 
     async def peers(self, hop: str) -> list[Peer] | Reason:
-        """Return the addresses to try, best first, equal ones in a new order."""
+        """Return the addresses to try, best first, equal ones in a new order.
+
+        What has vanished since ``look`` saw it is not given up here: ``look`` will
+        say what that means to each recipient.
+        """
         peers = await self._all_peers(hop_name(hop))
+        if isinstance(peers, Failed):
+            self._known.pop(hop, None)
+            return Deferred("4.4.4", peers.text)
         if isinstance(peers, list):
             del peers[self._settings.hosts_tried_max :]
         return peers
@@ -147,6 +155,26 @@ class Ways:
             for host in found.hosts
             for address in _alternating(host.addresses)
         ]
+
+
+def without_way(
+    reason: Reason, hop: str, recipients: Sequence[Recipient]
+) -> list[Outcome]:
+    """Say what it means to each recipient that there is no way to a hop.
+
+    Who wrote to a domain that does not exist is told so. But where the site has named
+    the hop (a smart host, a route, a store), nobody else is to blame: a slip of the
+    pen, or a name server that has lost its zone, must not make all mail bounce.
+    """
+    if not isinstance(reason, Failed):
+        return [reason] * len(recipients)
+    name = hop_name(hop)
+    text = f"mail goes by {name} here: {reason.text}"
+    misrouted = Deferred("4.3.5", text, hop_failed=True)
+    return [
+        reason if is_hop_of(one.address.domain_key, name) else misrouted
+        for one in recipients
+    ]
 
 
 def _alternating(addresses: tuple[str, ...]) -> Iterator[str]:

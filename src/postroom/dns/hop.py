@@ -64,6 +64,17 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
         return f"{self.host_text}:{self.port}" if self.port else self.host_text
 
 
+def is_hop_of(domain: str, hop: str) -> bool:
+    """Whether a hop is a recipient's own domain, rather than named by the site.
+
+    What is wrong with it is then the matter of whoever wrote to that domain.
+    """
+    try:
+        return Hop.from_text(domain) == Hop.from_text(hop)
+    except ValueError:
+        return False
+
+
 def _expected(text: str) -> ValueError:
     return ValueError(
         f'"{text}" is no mail host: write "host.example" (found by MX), '

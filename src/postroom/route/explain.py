@@ -11,6 +11,7 @@ from typing import assert_never
 import msgspec
 
 from postroom.dns.answer import DnsFailed
+from postroom.dns.hop import is_hop_of
 from postroom.dns.hop_options import hop_name
 from postroom.dns.mx import Exchangers, Hosts
 from postroom.mail.address import Address
@@ -113,7 +114,7 @@ async def explain(
     if isinstance(routing, LocalAlias):
         await _explain_alias(router, recording, address, story)
     elif isinstance(routing, Relay):
-        await _explain_route(routing.route, story)
+        await _explain_route(routing.route, address, story)
     return Explanation(tuple(story.lines), story.prospect)
 
 
@@ -165,7 +166,7 @@ async def _explain_alias(
         story.tell(told, _prospect(child.routing))
         if isinstance(child.routing, Relay) and child.routing.route not in hops:
             hops.add(child.routing.route)
-            await _explain_route(child.routing.route, story)
+            await _explain_route(child.routing.route, child.address, story)
     for problem in expansion.problems:
         is_host = problem.status.endswith(".1.2")  # bad destination system
         prospect = Prospect.NO_HOST if is_host else Prospect.UNKNOWN
@@ -174,7 +175,7 @@ async def _explain_alias(
         story.tell(f"... and more than {CHILDREN_SHOWN_MAX} in all")
 
 
-async def _explain_route(route: Route, story: _Story) -> None:
+async def _explain_route(route: Route, address: Address, story: _Story) -> None:
     hop, tell_terms = hop_name(route.hop), story.tell_terms
     terms = ""
     if tell_terms is not None and route.agent in ("smtp", "lmtp"):
@@ -193,6 +194,9 @@ async def _explain_route(route: Route, story: _Story) -> None:
                 )
         case DnsFailed(reason):
             story.tell(f"  {hop}: cannot say now: {reason}", Prospect.CANNOT_SAY)
+        case refused if not is_hop_of(address.domain_key, hop):
+            why = f"mail waits (4.3.5): {refused.reason}"
+            story.tell(f"  {hop}: {why}", Prospect.CANNOT_SAY)
         case refused:
             why = f"{refused.code} {refused.status} {refused.reason}"
             story.tell(f"  {hop}: {why}", Prospect.NO_HOST)

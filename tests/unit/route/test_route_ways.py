@@ -285,7 +285,10 @@ def facts(tmp_path: Path) -> RouteFacts:
         "perhaps: betty, x@silent.test\nperhaps-not: x@silent.test, x@gone.test\n"
     )
     routes = tmp_path / "routes"
-    routes.write_text("closed.test error:450 later\ngone.test error:5.1.2 gone\n")
+    routes.write_text(
+        "closed.test error:450 later\ngone.test error:5.1.2 gone\n"
+        "by-none.test smtp:[none.test]\n"
+    )
     aliases = alias_file(str(path), TableSettings())
     aliases.reload()
     ways = text_table(str(routes), TableSettings())
@@ -368,6 +371,7 @@ PROSPECTS: dict[str, Prospect] = {
     "joe@silent.test": Prospect.CANNOT_SAY,
     "joe@closed.test": Prospect.CANNOT_SAY,
     "joe@gone.test": Prospect.NO_HOST,
+    "joe@by-none.test": Prospect.CANNOT_SAY,  # a slip of the site: mail waits
 }
 
 
