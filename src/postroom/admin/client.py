@@ -38,10 +38,17 @@ class RequestRefused(Exception):
 
 
 def find_workers(run_directory: str) -> dict[int, Path]:
-    """Return the control sockets that exist, by worker number; some may be dead."""
+    """Return the control sockets that exist, by worker number; some may be dead.
+
+    Raises:
+        RequestRefused: it is not for us to know.
+    """
     found = {}
     directory = Path(run_directory)
-    names = sorted(directory.iterdir()) if directory.is_dir() else []
+    try:
+        names = sorted(directory.iterdir()) if directory.is_dir() else []
+    except PermissionError:
+        raise _forbidden(directory) from None
     for path in names:
         if match := _NAME.fullmatch(path.name):
             found[int(match[1])] = path
@@ -71,10 +78,7 @@ async def ask_stream(
     try:
         stream = await connect_unix(str(path), timeout=Duration(PATIENCE_US))
     except PermissionError:
-        raise RequestRefused(
-            f"no permission for {path}: it takes root, the user that the server runs "
-            "as, or a member of process.operator_group"
-        ) from None
+        raise _forbidden(path) from None
     except (OSError, StreamError) as error:
         raise WorkerGone(f"{path}: {error}") from error
     try:
@@ -115,3 +119,10 @@ async def _lines(stream: Stream, path: Path) -> AsyncIterator[bytes]:
             for line in lines:
                 yield line
             rest, octets = [last], len(last)
+
+
+def _forbidden(path: Path) -> RequestRefused:
+    return RequestRefused(
+        f"no permission for {path}: it takes root, the user that the server runs as, "
+        "or a member of process.operator_group"
+    )

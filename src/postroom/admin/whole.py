@@ -8,6 +8,7 @@ reached is listed in ``problems``, never passed over in silence.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from postroom.admin.client import RequestRefused, WorkerGone, ask, find_workers
@@ -109,7 +110,7 @@ class WholeQueue:
 
     async def __aenter__(self) -> "WholeQueue":
         held: set[int] = set()
-        for number, path in find_workers(self._run_directory).items():
+        for number, path in self._workers().items():
             try:
                 held |= {*await ask(path, "queue.shards", {}, int)}
                 self._sources.append(LiveShards(path))
@@ -133,6 +134,13 @@ class WholeQueue:
 
     async def __aexit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _workers(self) -> dict[int, Path]:
+        try:
+            return find_workers(self._run_directory)
+        except RequestRefused as error:
+            self.problems.append(str(error))
+            return {}
 
     async def _shards_there(self, directory: str) -> Sequence[int]:
         """List the shards of the spool; operators may not look there, workers may.

@@ -22,6 +22,7 @@ from postroom.services.answer import Answer
 from postroom.services.farewell import Undertaker
 from postroom.services.ration import Ration
 from postroom.services.report import Reporter
+from postroom.services.submission import EX_NOUSER, EX_TEMPFAIL
 from postroom.services.workshop import Workshop
 from postroom.spool.engine import Shard
 from postroom.spool.orders import Farewell
@@ -41,7 +42,10 @@ async def explain_offline(config: Config, address: Address) -> Answer:
 
     async with _built(config, note, lines.append) as built:
         answer = await explain_address(built, address)
-    return Answer((*lines, *answer.lines), answer.exit_code)
+    # A user that is not in a file that cannot be read may well be there.
+    unsure = bool(lines) and answer.exit_code == EX_NOUSER
+    exit_code = EX_TEMPFAIL if unsure else answer.exit_code
+    return Answer((*lines, *answer.lines), exit_code)
 
 
 def offline_farewells(config: Config) -> Farewells:

@@ -47,14 +47,15 @@ def explain(path: str, address: str) -> None:
 
 async def _explain(config: Config, address: Address) -> Answer:
     """Ask the first worker that answers; with the server down, find out here."""
-    for path in find_workers(config.run_directory).values():
-        try:
-            asked = {"address": address.to_text()}
-            return (await ask(path, "explain", asked, Answer))[0]
-        except WorkerGone:
-            continue
-        except RequestRefused as error:
-            _fail(str(error), EX_UNAVAILABLE)
+    try:
+        for path in find_workers(config.run_directory).values():
+            try:
+                asked = {"address": address.to_text()}
+                return (await ask(path, "explain", asked, Answer))[0]
+            except WorkerGone:
+                continue
+    except RequestRefused as error:
+        _fail(str(error), EX_UNAVAILABLE)
     from postroom.app.offline import explain_offline  # all stages: slow to import
 
     return await explain_offline(config, address)

@@ -18,6 +18,7 @@ from postroom.cli.options import (
     load_or_fail,
     read_id,
 )
+from postroom.cli.trace import ask_history
 from postroom.cli.trace_text import story_lines
 from postroom.cli.whole import on_queue
 from postroom.cli.words import (
@@ -35,7 +36,7 @@ from postroom.mail.units import Duration
 from postroom.net.clock import read_now
 from postroom.observe.events import AnyEvent
 from postroom.observe.render import json_line
-from postroom.observe.traces import Traces
+from postroom.observe.traces import Search, Traces
 from postroom.spool.spool import Entry, EntryRecipient, QueueFilter
 
 ROWS_A_TABLE = 500
@@ -98,8 +99,19 @@ async def _gather(config: Config, whole: WholeQueue, entry: Entry) -> Shown:
             header, problem = _summary(part.head), part.problem
     hops = dict.fromkeys(r.hop for r in entry.recipients if r.state == "ready")
     asked = [await whole.hop_now(hop) for hop in list(hops)[:HOPS_ASKED_MAX]]
-    history = Traces(config.history_directory).of_message(entry.queue_id)
+    history = await _history(config, entry.queue_id)
     return Shown(entry, header, history, [h for each in asked for h in each], problem)
+
+
+async def _history(config: Config, queue_id: str) -> Sequence[AnyEvent]:
+    """Read it, or have a worker read it for who may not."""
+    history = Traces(config.history_directory).of_message(queue_id)
+    if not history:
+        found = await ask_history(config, Search(queue_ids=(queue_id,)))
+        for story in found.stories if found else ():
+            if story.queue_id == queue_id:
+                return story.events
+    return history
 
 
 async def _complete(whole: WholeQueue, shown: Shown) -> Shown:

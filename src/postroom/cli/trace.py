@@ -7,6 +7,7 @@ that nothing was found, 75 that the queue could not be asked altogether.
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -101,20 +102,20 @@ def find(config: Config, search: Search) -> Found:
     try:
         return Traces(directory).find(search)
     except PermissionError as error:
-        found = asyncio.run(_ask(config, search))
+        found = asyncio.run(ask_history(config, search))
         if found is None:
             click.echo(f"postroom: {directory}: {error.strerror}", err=True)
             sys.exit(EX_TEMPFAIL)
         return found
 
 
-async def _ask(config: Config, search: Search) -> Found | None:
-    for path in find_workers(config.run_directory).values():
-        try:
-            (found,) = await ask(path, "history.find", search, Found)
-            return found
-        except (WorkerGone, RequestRefused, ValueError):
-            continue
+async def ask_history(config: Config, search: Search) -> Found | None:
+    """Have a worker search its files; None: none does."""
+    with suppress(RequestRefused):
+        for path in find_workers(config.run_directory).values():
+            with suppress(WorkerGone, RequestRefused, ValueError):
+                (found,) = await ask(path, "history.find", search, Found)
+                return found
     return None
 
 

@@ -1,9 +1,12 @@
 """The ``postroom`` command on a real spool, without a server."""
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -172,6 +175,50 @@ def test_wrong_configuration_is_status_78(config: Path, words: list[str]) -> Non
 def test_explain_wants_an_address(config: Path) -> None:
     wrong = call(config, "explain", "a b@c")
     assert wrong.exit_code == 64
+
+
+@pytest.mark.parametrize(
+    ("users", "exit_code", "said"),
+    [("users", 67, "User unknown"), (".", 75, "problem: ")],
+)
+def test_explain_does_not_deny_a_user_whom_it_cannot_look_up(
+    config: Path, users: str, exit_code: int, said: str
+) -> None:
+    (config.parent / "users").write_text("")
+    config.write_text(f'users_file = "{users}"\n' + config.read_text())
+    told = call(config, "explain", "nosuch")
+    assert told.exit_code == exit_code
+    assert said in told.output
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code"),
+    [
+        (["queue", "list"], 75),
+        (["queue", "stat"], 75),
+        (["explain", "betty"], 69),
+        (["trace", "--since", "1h"], 75),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_run_directory_of_others_is_told_of(
+    config: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], exit_code: int
+) -> None:
+    fill(config)
+    forbidden = (config.parent / "run", config.parent / "spool" / "history")
+    allowed = os.listdir
+
+    def listdir(path: Any = ".") -> list[str]:
+        if Path(path) in forbidden:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return allowed(path)
+
+    (config.parent / "run").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "listdir", listdir)
+    told = call(config, *words)
+    assert told.exit_code == exit_code, told.output
+    assert "ermission" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_check_prints_what_is_in_force_and_what_is_unsafe(config: Path) -> None:
