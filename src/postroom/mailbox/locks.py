@@ -96,9 +96,10 @@ class DotLock:
             return False
         try:
             write_all(handle, f"{os.getpid()}\n".encode())
-        except OSError:  # a full disk: an empty lock would keep everyone out
-            self.release()
-            raise
+        except (
+            OSError
+        ):  # a full disk: whoever wants to delete needs the lock all the more
+            os.ftruncate(handle, 0)
         finally:
             os.close(handle)
         return True

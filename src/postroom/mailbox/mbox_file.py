@@ -130,6 +130,10 @@ class MboxFile:
             kept.append((at, start))
             at = end
         kept.append((at, size))
+        if all(start == end for start, end in kept):
+            # Nothing follows: it is done at once, and on a full disk, too.
+            os.ftruncate(self.handle, first)
+            return os.fsync(self.handle)
         self._write_redo(first, size, [(self.handle, *some) for some in kept])
         self._recover()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import msgspec
 import pytest
 
 from postroom.mail.ids import QueueId
@@ -121,6 +122,27 @@ def test_a_full_disk_leaves_no_dot_lock(
         (outcome,) = store.deliver([parcel()])
     assert isinstance(outcome, Deferred)
     assert outcome.status == "4.3.1"
+    assert not path.with_name("joe.lock").exists()
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_mail_is_deleted_on_a_full_disk(
+    store: Mboxes, path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    parcels = [msgspec.structs.replace(parcel(), number=i) for i in range(4)]
+    assert store.deliver(parcels) == [SENT] * 4
+    octets = path.stat().st_size
+
+    def fail(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        session = store.open(JOE)
+        assert isinstance(session, MboxSession)
+        assert session.remove(range(first, 4)) == 0
+        session.close()
+    assert path.stat().st_size == octets * first // 4
     assert not path.with_name("joe.lock").exists()
 
 
