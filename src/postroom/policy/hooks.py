@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 from unicodedata import combining, normalize
 
 import msgspec
@@ -45,6 +45,8 @@ PHASES: tuple[Phase, ...] = (
     "route",
     "outcome",
 )
+
+_ALL_PHASES = ", ".join(PHASES)
 
 MARK = "__postroom_hooks__"
 """The attribute that a decorated function carries: a tuple of hooks."""
@@ -155,7 +157,13 @@ class PhaseDecorator:
         def mark(function: F) -> F:
             found = _declare(self._phase, function, blocking, timeout)
             already = getattr(function, MARK, ())
-            setattr(function, MARK, (*already, found))
+            try:
+                setattr(function, MARK, (*already, found))
+            except AttributeError:
+                raise HookError(
+                    f"{found.name}: a method cannot be marked; mark a function that "
+                    "calls it"
+                ) from None
             if (declared := _declared.get()) is not None:
                 declared.append(found)
             return function
@@ -175,10 +183,18 @@ class _Hooks:
     route = PhaseDecorator("route")
     outcome = PhaseDecorator("outcome")
 
+    def __call__(self, *given: object, **named: object) -> NoReturn:
+        """Refuse ``@hook`` without a phase.
+
+        Raises:
+            HookError: always.
+        """
+        raise HookError(f"name the phase: @hook.rcpt, or another of {_ALL_PHASES}")
+
     def __getattr__(self, name: str) -> PhaseDecorator:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise HookError(f'there is no phase "{name}": use one of {", ".join(PHASES)}')
+        raise HookError(f'there is no phase "{name}": use one of {_ALL_PHASES}')
 
 
 hook = _Hooks()
@@ -256,8 +272,10 @@ def _in_ascii(text: str) -> str:
 def _declare(
     phase: Phase, function: Function, blocking: bool, timeout: str | Duration | None
 ) -> Hook:
-    name = getattr(function, "__name__", repr(function))
+    name = _name_of(function)
     _check_parameters(name, function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise HookError(f"{name}: a hook returns its verdict, it does not yield")
     is_async = inspect.iscoroutinefunction(function)
     if is_async and blocking:
         raise HookError(f"{name}: an async hook cannot be blocking=True")
@@ -267,11 +285,26 @@ def _declare(
             f"{name}: a plain hook cannot be stopped, so it has no timeout; "
             "make it async def or blocking=True"
         )
+    return Hook(phase, name, function, kind, _limit(name, timeout))
+
+
+def _name_of(function: Function) -> str:
+    """Return what logs call a function, a ``partial`` of one, or an object."""
+    inner = getattr(function, "func", function)
+    name: str = getattr(inner, "__name__", type(inner).__name__)
+    return name
+
+
+def _limit(name: str, timeout: object) -> Duration | None:
     try:
         limit = Duration.from_text(timeout) if isinstance(timeout, str) else timeout
     except ValueError as error:
         raise HookError(f"{name}: {error}") from None
-    return Hook(phase, name, function, kind, limit)
+    if limit is None:
+        return None
+    if not isinstance(limit, Duration) or limit < 1:
+        raise HookError(f'{name}: write the timeout as "5s" or "500ms"')
+    return limit
 
 
 def _check_parameters(name: str, function: Function) -> None:

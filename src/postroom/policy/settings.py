@@ -98,6 +98,9 @@ class PolicySettings(
             parse_network(network)
         for rate in (self.connection_rate, self.message_rate, self.recipient_rate):
             parse_rate(rate)
+        for name in ("async_timeout", "blocking_timeout"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be longer than 0")
         for name in ("blocking_threads_max", "blocking_waiting_max", "hops_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -12,6 +12,7 @@ from postroom.mail.address import Address
 from postroom.mail.envelope import Origin
 from postroom.mail.now import Now
 from postroom.mail.reply import Reply
+from postroom.mail.units import Duration
 from postroom.policy.builtin import Guards, SharedLimiter
 from postroom.policy.session import Rcpt, Session, in_networks
 from postroom.policy.settings import PolicySettings, parse_rate
@@ -220,6 +221,8 @@ def test_rates_that_cannot_be(text: str) -> None:
         {"rate_free_networks": ("",)},
         {"hops_max": 0},
         {"blocking_threads_max": 0},
+        {"async_timeout": Duration(0)},
+        {"blocking_timeout": Duration(0)},
     ],
 )
 def test_settings_that_cannot_be(values: dict[str, object]) -> None:

@@ -1,7 +1,9 @@
 """Declaring hooks, and the words they answer in."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.header import decode_header, make_header
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,36 @@ def test_kinds_and_time_outs() -> None:
 async def _async(session: object, subject: object) -> None: ...
 
 
+class _Checker:
+    def __call__(self, session: object, subject: object) -> None: ...
+
+    def check(self, session: object, subject: object) -> None: ...
+
+
+def _yields(session: object, subject: object) -> Iterator[None]:
+    yield None
+
+
+async def _waits_and_yields(session: object, subject: object) -> AsyncIterator[None]:
+    yield None
+
+
+def _judge(session: object, subject: object, words: frozenset[str]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (_Checker(), "_Checker"),
+        (partial(_judge, words=frozenset()), "_judge"),
+        (lambda session, subject: None, "<lambda>"),
+    ],
+)
+def test_what_logs_call_a_hook(function: Callable[..., Any], name: str) -> None:
+    (one,) = getattr(hook.rcpt(function), MARK)
+    assert one.name == name
+
+
 BAD_DECLARATIONS: dict[str, tuple[Callable[[], object], str]] = {
     "too few parameters": (lambda: hook.rcpt(lambda session: None), "two parameters"),
     "too many parameters": (lambda: hook.rcpt(lambda a, b, c: None), "two parameters"),
@@ -61,7 +93,20 @@ BAD_DECLARATIONS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "blocking async": (lambda: hook.rcpt(blocking=True)(_async), "cannot be blocking"),
     "a bad time-out": (lambda: hook.rcpt(timeout="5")(_async), "no duration"),
+    "a time-out without a unit": (
+        lambda: hook.rcpt(timeout=5)(_async),  # type: ignore[call-overload]
+        'write the timeout as "5s"',
+    ),
+    "a time-out of nothing": (
+        lambda: hook.rcpt(timeout="0s")(_async),
+        'write the timeout as "5s"',
+    ),
     "an unknown phase": (lambda: hook.data, "no phase"),
+    "no phase": (lambda: hook(_async), "name the phase"),
+    "no phase, but options": (lambda: hook(blocking=True), "name the phase"),
+    "a method": (lambda: hook.rcpt(_Checker().check), "check: a method cannot be"),
+    "a generator": (lambda: hook.rcpt(_yields), "_yields: .* does not yield"),
+    "an async generator": (lambda: hook.rcpt(_waits_and_yields), "does not yield"),
 }
 
 
