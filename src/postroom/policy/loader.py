@@ -127,7 +127,8 @@ def _hooks_of(
     for one in hooks:
         if by_name.setdefault(one.name, one).function is not one.function:
             # The later of two definitions would hide the earlier one in silence.
-            line = one.function.__code__.co_firstlineno
+            code = getattr(one.function, "__code__", None)  # an object has none
+            line = code.co_firstlineno if code else 0
             raise SiteError(
                 file, line, f'two hooks are called "{one.name}": rename one'
             )

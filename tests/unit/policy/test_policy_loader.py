@@ -142,6 +142,12 @@ BAD = {
         11,
         'two hooks are called "first"',
     ),
+    "objects of one class": (
+        "from postroom import hook\nclass A:\n    def __call__(self, s, r): ...\n"
+        "a, b = hook.rcpt(A()), hook.rcpt(A())\n",
+        0,
+        'two hooks are called "A"',
+    ),
 }
 
 
