@@ -108,6 +108,8 @@ class Dispatcher:
 
     def start(self, leases: Sequence[Lease]) -> None:
         """Try messages that were admitted and leased as they were accepted."""
+        if self._draining:  # their commit was under way: the next holder tries them
+            return self._parts.listeners.remove(leases[0].queue_id)
         if len(leases) > 1:
             first = leases[0]
             self._parts.scheduler.started(_hop_of(first), first.lane, len(leases) - 1)

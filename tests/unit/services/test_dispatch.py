@@ -17,15 +17,12 @@ from postroom.mail.units import Duration
 from postroom.observe.events import (
     AttemptDone,
     Lifecycle,
-    MessageShunted,
     ReportDropped,
     ReportQueued,
     SpoolFailed,
 )
 from postroom.services.accept import Routed
 from postroom.services.generation import Tenancy
-from postroom.services.report import Reporter
-from postroom.services.report_settings import ReportSettings
 from postroom.services.settings import DeliverSettings
 from postroom.spool.spool import Fenced, SpoolError
 from postroom.testing.spool import Letters
@@ -134,17 +131,6 @@ async def test_a_result_is_not_forgotten_while_the_spool_fails(
         assert await b.queue() == []
         assert len(b.told(SpoolFailed)) == 2
         assert b.is_balanced()
-
-
-async def test_a_disk_that_fails_for_long_does_not_fill_the_log(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("postroom.services.dispatch._SETTLE_PAUSE_S", 0.001)
-    async with bench() as b:
-        b.spool.faults["settle"] = [SpoolError("disk") for _ in range(100)]
-        await queue(b, JOE)
-        assert await b.queue() == []
-        assert len(b.told(SpoolFailed)) == 7, "1, 2, 4, ... 64"
 
 
 async def test_a_result_survives_the_time_limit_of_its_attempt(
@@ -345,72 +331,6 @@ async def test_a_report_is_made_even_if_the_body_cannot_be_read() -> None:
         assert b.is_balanced()
 
 
-async def test_a_bug_while_judging_loses_nothing_and_repeats_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    script: dict[str, list[Outcome | Exception]] = {"bad@whizzer.test": [NEVER]}
-    async with bench(Plan(script=script)) as b:
-
-        async def broken(*_: Any, **__: Any) -> Any:
-            raise RuntimeError("bug")
-
-        with monkeypatch.context() as patch:
-            patch.setattr("postroom.services.report.Reporter.report", broken)
-            await queue(b, "bad@whizzer.test", "good@whizzer.test")
-        assert await b.waiting() == ["bad@whizzer.test"]
-        assert b.is_balanced()
-        await b.rescan(3600)
-        assert [r.kind for r in b.told(ReportQueued)] == ["failed"]
-        assert b.agents["smtp"].tried.count("good@whizzer.test") == 1
-
-
-async def test_what_can_never_be_judged_is_put_aside_when_its_time_is_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It must not go round for ever, nor vanish without a word to anybody."""
-    async with bench(Plan(script={JOE: [NEVER]})) as b:
-
-        async def broken(*_: Any, **__: Any) -> Any:
-            raise RuntimeError("bug")
-
-        monkeypatch.setattr("postroom.services.report.Reporter.report", broken)
-        await queue(b, JOE)
-        await deliver_all(b)
-        (entry,) = await b.queue()
-        (recipient,) = entry.recipients
-        assert recipient.state == "shunted"
-        assert recipient.status_text == "expired; the sender cannot be told"
-        assert [told.queue_id for told in b.told(MessageShunted)] == [entry.queue_id]
-        assert len(b.agents["smtp"].tried) < 60
-        assert b.is_balanced()
-
-
-@pytest.mark.parametrize(
-    "nothing_heard",
-    [
-        pytest.param([ValueError("a bug")], id="agent-raises"),
-        pytest.param([], id="agent-missing"),
-    ],
-)
-async def test_what_the_host_did_not_say_does_not_make_it_alive(
-    nothing_heard: list[Outcome | Exception],
-) -> None:
-    """Its rests go on growing: else a dead host would be asked each minute."""
-    script = {JOE: [HOP_DOWN, *nothing_heard, HOP_DOWN]}
-    async with bench(Plan(script=script)) as b:
-        await queue(b, JOE)
-        agent = b.agents["smtp"]
-        if not nothing_heard:
-            del b.agents["smtp"]
-        await b.rescan(120)
-        b.agents["smtp"] = agent
-        await b.rescan(600)
-        rest = b.shard.rest_of("whizzer.test")
-        assert rest is not None
-        assert rest.until_us - b.clock.utc_us > 90 * SECOND_US
-        assert b.is_balanced()
-
-
 async def test_outcome_hooks_see_every_recipient() -> None:
     seen: list[tuple[str, str, int]] = []
 
@@ -447,41 +367,6 @@ async def test_a_message_is_noted_as_in_hand_just_while_it_is_tried() -> None:
         assert b.shard.in_hand.left_behind() == []
 
 
-@pytest.mark.parametrize(
-    ("gather", "outcome", "age_us"),
-    [
-        pytest.param("0s", NEVER, 0, id="at-once"),
-        pytest.param("1ms", NEVER, 0, id="together"),
-        pytest.param("0s", HOP_DOWN, 5 * DAY_US, id="of-an-elder"),
-    ],
-)
-async def test_a_message_is_in_hand_until_its_report_is_written(
-    monkeypatch: pytest.MonkeyPatch, gather: str, outcome: Outcome, age_us: int
-) -> None:
-    """A message whose report kills the worker is to be found out like any other."""
-    seen: list[tuple[int, int]] = []
-    left: list[str] = []
-    report = Reporter.report
-
-    async def reporting(*given: Any) -> Any:
-        seen.append((len(b.shard.in_hand.left_behind()), len(left)))
-        return await report(*given)
-
-    monkeypatch.setattr(Reporter, "report", reporting)
-    reports = ReportSettings(gather=Duration.from_text(gather))
-    plan = Plan(deliver=DeliverSettings(reports=reports), script={JOE: [outcome]})
-    async with bench(plan) as b:
-        b.shard.in_hand.on_left = left.append
-        await queue(b, JOE)
-        if age_us:
-            seen.clear()
-            left.clear()
-            b.clock.utc_us += age_us
-            await b.rescan()
-        assert seen[0] == (1, 0)
-        assert b.is_balanced()
-
-
 async def test_an_attempt_holds_its_generation_to_the_end() -> None:
     async with bench() as b:
         agent = b.agents["smtp"]
@@ -516,6 +401,28 @@ async def test_draining_waits_for_attempts_and_starts_none() -> None:
         await draining
         assert agent.tried == [JOE]
         assert await b.waiting() == ["jim@whizzer.test"]
+
+
+async def test_what_is_accepted_while_draining_is_left_to_the_next_holder() -> None:
+    """Its commit was under way: an attempt would be cut off, or end unsettled."""
+    async with bench() as b:
+
+        async def accept(*given: Any, **named: Any) -> Any:
+            leases = await b.shard.accept(*given, **named)
+            await b.dispatcher.drain(5)
+            return leases
+
+        b.spool.accept = accept  # type: ignore[attr-defined]
+        letter, said = b.letter(), list[str]()
+        to = Routed(Recipient(letter.recipients[0].address), Route("smtp", "w.test"))
+        finished = await b.acceptor.accept(
+            letter.queue_id, letter.envelope, letter.message, [to], say=said.append
+        )
+        assert finished is not None
+        await finished  # who follows it is not kept waiting
+        await b.idle()
+        assert b.agents["smtp"].tried == []
+        assert len(await b.queue()) == 1
 
 
 async def test_draining_cuts_off_what_does_not_end_and_loses_nothing() -> None:
