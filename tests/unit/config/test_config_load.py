@@ -1,6 +1,7 @@
 """Reading the configuration: strict, and clear about all that is wrong."""
 
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -175,6 +176,22 @@ BAD = {
         f'[smtp]\nmessage_octets_max = "{"9" * 5000}"',
         "is more than any disk has",
     ),
+    "no time to answer": (
+        '[outbound]\ncommand_timeout = "0s"',
+        'p.toml:2: outbound.command_timeout: is "0s", but has to be more',
+    ),
+    "mail that is given up at once": (
+        '[schedule.retry]\nexpire = "0s"',
+        "schedule.retry.expire: is",
+    ),
+    "waits that grow shorter": (
+        "[schedule.retry]\ngrowth_percent = 50",
+        "is 50, but has to be at least 100",
+    ),
+    "lines shorter than the standard's": (
+        '[smtp]\ncommand_line_octets_max = "511B"',
+        'is "511B", but has to be at least "512B"',
+    ),
     "a NUL in a path": ('users_file = "a\\u0000b"', "users_file: has a NUL in it"),
     "a NUL in a list": ('[route]\nlocal_domains = ["\\u0000"]', "has a NUL in it"),
     "a host name of two words": ('hostname = "a b"', 'is "a b", which is no name of'),
@@ -282,3 +299,55 @@ def test_addresses() -> None:
     assert Listen(address="127.0.0.1:1").port == 1
     with pytest.raises(ValueError, match="no address"):
         split_address("[127.0.0.1]:25")
+
+
+# What stays possible, and what it means, is told in the setting's description; or it
+# only costs speed or comfort.
+MAY_BE_0 = """
+    process.drain_s_max process.bind_timeout process.workers smtp.message_octets_max
+    smtp.errors_max smtp.chunk_octets_max smtp.deliverby_min smtp.future_release_max
+    smtp.mt_priority_min smtp.mt_priority_max smtp.messages_max tls.session_tickets
+    tls.expiry_warning receive.sessions_for_users receive.sessions_per_ipv6_64_max
+    receive.sessions_per_ipv6_48_max receive.sessions_per_ipv4_24_max
+    receive.greet_pause receive.idle_commands_max receive.session_timeout
+    receive.data_rate_min receive.bad_recipients_free receive.bad_recipient_delay
+    receive.bad_recipient_delay_max receive.bad_recipients_max policy.slow_after
+    policy.dns_lists.reject_at policy.dns_lists.defer_at spool.body_memory_octets_max
+    spool.reserve_octets spool.reserve_inodes spool.free_octets_max
+    schedule.backoff_jitter_percent schedule.retry.warn_after
+    schedule.retry.jitter_percent deliver.reports.returned_octets_max
+    deliver.reports.gather outbound.tls_failure_kept outbound.connect_stagger
+    outbound.connection_age_max outbound.idle_max outbound.found_kept
+    outbound.slot_wait_max submission.drop_warn_after dns.cache_entries_max
+    dns.cache_octets_max dns.ttl_max dns.negative_ttl_max dns.failure_ttl
+    dns.udp_octets_max pop3.login_failure_delay pop3.login_failure_delay_max
+    pop3.login_delay mailbox.lock_timeout mailbox.lock_stale mailbox.memory_octets_max
+    auth.failure_delay auth.failure_delay_max auth.tokens.leeway auth.tokens.remember
+    auth.tokens.remembered_max auth.threads auth.waiting_max auth.remember
+    auth.remembered_max auth.refresh
+"""
+NOTHING = {int: "0", Duration: '"0s"', Size: '"0B"'}
+
+
+def numbers(kind: type, path: str = "") -> list[tuple[str, str]]:
+    """Return the settings that are numbers, and how each is set to nothing."""
+    found = []
+    for name, wanted in get_type_hints(kind).items():
+        if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+            found += numbers(wanted, f"{path}{name}.")
+        elif wanted in NOTHING:
+            found.append((f"{path}{name}", NOTHING[wanted]))
+    return found
+
+
+def test_no_setting_is_nothing_by_oversight() -> None:
+    """A new one is refused with 0 (config/bounds.py), or is added above."""
+    accepted = {"process.workers"}  # has a default of its own
+    for path, nothing in numbers(Config):
+        section, _, name = path.rpartition(".")
+        try:
+            parse(f"{HOST}[{section}]\n{name} = {nothing}\n", "/x")
+        except ConfigError:
+            continue
+        accepted.add(path)
+    assert accepted == set(MAY_BE_0.split())
