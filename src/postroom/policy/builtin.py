@@ -7,9 +7,11 @@ does not switch them off. Each refusal is one line here, with its code.
 from collections.abc import Callable
 from typing import Protocol
 
+from postroom.dns.names import to_ascii
 from postroom.limits.clients import client_of
 from postroom.limits.gcra import Rate
 from postroom.limits.shared import SharedCounters
+from postroom.mail.address import Address
 from postroom.mail.now import Now
 from postroom.mail.reply import Reply
 from postroom.mail.trace import hop_count
@@ -23,9 +25,16 @@ from postroom.policy.session import (
     Session,
     in_networks,
 )
-from postroom.policy.settings import PolicySettings, parse_rate
+from postroom.policy.settings import (
+    PolicySettings,
+    parse_rate,
+    relay_domain_names,
+)
 
 Guard = Reject | Defer | None
+
+_FURTHER = frozenset("%!@")
+"""What parts a local part that names a host of its own."""
 
 
 class Limiter(Protocol):
@@ -85,6 +94,7 @@ class Guards:
         self._size_max = message_octets_max
         self._limiter = limiter
         self._relay_networks = settings.relay_networks
+        self._relay_domains = relay_domain_names(settings.relay_domains)
         self._rates = {
             "connection": parse_rate(settings.connection_rate),
             "message": parse_rate(settings.message_rate),
@@ -130,7 +140,7 @@ class Guards:
             case "local":
                 return None
             case "relay":
-                if self.may_relay(session):
+                if self.may_relay(session) or self._is_for_all(rcpt.address):
                     return None
                 return _reject(550, "5.7.1", f"<{rcpt.address}>... Relaying denied")
             case "unknown" | "failed":
@@ -145,6 +155,20 @@ class Guards:
             return True
         networks = self._relay_networks
         return bool(networks) and in_networks(origin.client_ip, networks)
+
+    def _is_for_all(self, address: Address) -> bool:
+        """Whether anybody may send there (``relay_domains``)."""
+        if not self._relay_domains:
+            return False
+        if not _FURTHER.isdisjoint(address.local):
+            return False  # a way to elsewhere, for the next host to follow
+        name = to_ascii(address.domain_key) or ""
+        while name:
+            if name in self._relay_domains:
+                return True
+            _, dot, name = name.lstrip(".").partition(".")
+            name = dot + name
+        return False
 
     def sender_domain(self, session: Session, mail: Mail) -> Guard:
         """A sender from outside has a domain that mail could go back to."""

@@ -1,7 +1,10 @@
 """Settings of policy: the site's module, its time limits, and the built-in guards."""
 
+from collections.abc import Iterable
+
 import msgspec
 
+from postroom.dns.names import is_ip_address, to_ascii
 from postroom.limits.gcra import Rate
 from postroom.mail.units import Duration
 from postroom.policy.check_settings import (
@@ -45,6 +48,12 @@ class PolicySettings(
     """Clients that may send to domains which are not ours; others get ``550 5.7.1``.
     By default none, not even loopback: a proxy or a tunnel on this machine would make
     strangers look local. The ``sendmail`` command needs no entry."""
+
+    relay_domains: tuple[str, ...] = ()
+    """Domains that anybody may send to though they are not ours: we are their backup
+    MX, or stand before their hosts. ``example.test``, or ``.example.test`` for all
+    beneath it. Recipients that name a further way (``x%elsewhere@``, ``elsewhere!x@``)
+    are refused nevertheless, since the next host might follow it."""
 
     relay_logins: bool = True
     """Whether clients that logged in may send to domains which are not ours."""
@@ -96,6 +105,7 @@ class PolicySettings(
         """Check what the types do not."""
         for network in (*self.relay_networks, *self.rate_free_networks):
             parse_network(network)
+        relay_domain_names(self.relay_domains)
         for rate in (self.connection_rate, self.message_rate, self.recipient_rate):
             parse_rate(rate)
         for name in ("async_timeout", "blocking_timeout"):
@@ -104,6 +114,25 @@ class PolicySettings(
         for name in ("blocking_threads_max", "blocking_waiting_max", "hops_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+
+
+def relay_domain_names(texts: Iterable[str]) -> frozenset[str]:
+    """Return domains, and ``.domains``, in the form in which they are compared.
+
+    Raises:
+        ValueError: one is no domain name; the message says what is expected.
+    """
+    found = set()
+    for text in texts:
+        dot = "." if text.startswith(".") else ""
+        name = to_ascii(text.removeprefix("."))
+        if name is None or is_ip_address(name):
+            raise ValueError(
+                f'relay_domains: "{text}" is no domain: write "example.test", or '
+                '".example.test" for all beneath it'
+            )
+        found.add(dot + name)
+    return frozenset(found)
 
 
 def parse_rate(text: str) -> Rate | None:

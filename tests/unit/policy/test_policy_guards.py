@@ -60,6 +60,42 @@ def test_relaying_for_logins_can_be_turned_off() -> None:
     assert policy(settings, login="joe").rcpt("a@gonzo.test", "relay") == "550"
 
 
+FOR_ALL = PolicySettings(
+    relay_domains=("Backed.test", ".under.test", "b\u00fccher.test")
+)
+FOR_ALL_CASES: dict[str, tuple[str, str]] = {
+    "the domain": ("a@backed.test", "accept"),
+    "in other case, with a dot": ("A+x@BACKED.test.", "accept"),
+    "its postmaster": ("postmaster@backed.test", "accept"),
+    "U-label": ("a@B\u00fccher.test", "accept"),
+    "A-label": ("a@xn--bcher-kva.test", "accept"),
+    "beneath": ("a@x.under.test", "accept"),
+    "far beneath": ("a@z.y.x.under.test", "accept"),
+    "beneath what is meant alone": ("a@x.backed.test", "550 5.7.1"),
+    "above what is beneath": ("a@under.test", "550 5.7.1"),
+    "another one": ("a@elsewhere.test", "550 5.7.1"),
+    "with the same end": ("a@notbacked.test", "550 5.7.1"),
+    "with the same beginning": ("a@backed.test.elsewhere.test", "550 5.7.1"),
+    "top level": ("a@test", "550 5.7.1"),
+    "literal": ("a@[192.0.2.1]", "550 5.7.1"),
+    "percent": ("a%elsewhere.test@backed.test", "550 5.7.1"),
+    "bang": ("elsewhere.test!a@backed.test", "550 5.7.1"),
+    "quoted at-sign": ('"a@elsewhere.test"@backed.test', "550 5.7.1"),
+    "source route": ("@backed.test:a@elsewhere.test", "550 5.7.1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), FOR_ALL_CASES.values(), ids=FOR_ALL_CASES.keys()
+)
+def test_domains_that_anybody_may_send_to(text: str, said: str) -> None:
+    test = policy(FOR_ALL, client_ip="198.51.100.1")
+    assert test.rcpt(Address.from_text(text).to_text(), "relay") == said
+    assert policy(PolicySettings(), client_ip="198.51.100.1").rcpt(text, "relay") == (
+        "550 5.7.1"
+    )
+
+
 @pytest.mark.parametrize(
     ("routing", "said"),
     [
@@ -219,6 +255,10 @@ def test_rates_that_cannot_be(text: str) -> None:
         {"relay_networks": ("192.0.2.1/24",)},
         {"relay_networks": ("everyone",)},
         {"rate_free_networks": ("",)},
+        {"relay_domains": ("*",)},
+        {"relay_domains": ("",)},
+        {"relay_domains": ("192.0.2.1",)},
+        {"relay_domains": ("joe@w.test",)},
         {"hops_max": 0},
         {"blocking_threads_max": 0},
         {"async_timeout": Duration(0)},
