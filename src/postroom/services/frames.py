@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from postroom.net.demand import Demand
 from postroom.net.stream import Stream, StreamInterrupted, StreamLost, Taker
+from postroom.services.local_lines import LocalLines
 
 GREETING = b"POSTROOM 1\n"
 INPUT_OCTETS_MAX = 1 << 20
@@ -103,6 +104,11 @@ class Caller:
         self._frames = FrameReader(self._read_on)
         self._ended = False
         self._asked = False
+        self._lines: LocalLines | None = None
+
+    def speak_smtp(self) -> None:
+        """Take the input for an SMTP session from now on, whatever its line ends."""
+        self._lines = LocalLines()
 
     async def arguments(self) -> list[str]:
         """Read what the program was called with, its name first.
@@ -133,10 +139,14 @@ class Caller:
                 raise StreamLost("the caller has gone")
             if frame.kind == b"E":
                 self._ended = True
-            elif frame.kind != b"I":
+                break
+            if frame.kind != b"I":
                 raise FrameError("input was expected")
-            elif frame.payload:
-                return frame.payload
+            piece = frame.payload
+            if self._lines is not None:
+                piece = self._lines.feed(piece)
+            if piece:
+                return piece
         return b""
 
     async def feed(self, taker: Taker) -> None:

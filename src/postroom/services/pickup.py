@@ -108,6 +108,7 @@ class PickupService:
 
     async def _converse(self, person: Person, caller: Caller) -> int:
         origin = Origin(protocol="local", login=person.login, listener="submit")
+        caller.speak_smtp()
         await self.errands.converse(caller, origin)
         return EX_OK
 

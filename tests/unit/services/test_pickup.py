@@ -271,6 +271,31 @@ async def test_smtp_on_standard_input(office: PostOffice) -> None:
     assert result.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"helo x\nquit\n"],
+        [b"helo x\n", b"quit\n"],
+        [b"he", b"lo x", b"\nquit", b"\n"],
+        [b"helo x\nquit\r\n"],
+        [b"helo x\nquit\r", b"\n"],
+        [b"helo x\r", b"\nquit\r\n"],
+    ],
+)
+async def test_smtp_on_standard_input_with_line_ends_of_a_file(
+    office: PostOffice, pieces: list[bytes]
+) -> None:
+    result = await call(office, "sendmail -bs", pieces)
+    said = result.out.replace(f"220 hello {USER}\r\n".encode(), b"")
+    assert said == b"HELO X\r\nQUIT\r\n"
+
+
+async def test_smtp_with_its_own_line_ends_stays_as_it_is(office: PostOffice) -> None:
+    pieces = [b"helo x\r\n", b"a\nb\r\n", b"c\n", b"quit\r\n"]
+    result = await call(office, "sendmail -bs", pieces)
+    assert result.out.endswith(b"HELO X\r\nA\nB\r\nC\nQUIT\r\n")
+
+
 # Watching
 
 
