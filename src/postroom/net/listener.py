@@ -20,6 +20,7 @@ Handler = Callable[[Stream], Coroutine[object, object, None]]
 """Serves one connection; when it returns, the connection is closed."""
 
 SESSIONS_MAX = 10_000
+RETRY_S = 1.0
 # The socket's file is not ours to remove: the supervisor made it.
 _KEEP_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
@@ -154,7 +155,18 @@ class Listener(StreamOwner):
 
     def _start_soon(self) -> None:
         if self._may_accept() and (self._starting is None or self._starting.done()):
-            self._starting = self._loop.create_task(self.start())
+            self._starting = self._loop.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        """Accept again as soon as it can be: there may be no descriptor just now."""
+        while True:
+            try:
+                return await self.start()
+            except OSError as error:
+                self._loop.call_exception_handler(
+                    {"message": "accepting has to wait", "exception": error}
+                )
+            await asyncio.sleep(RETRY_S)
 
     def _stop(self) -> None:
         if self._server is not None:

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import struct
 from contextlib import suppress
@@ -116,6 +117,39 @@ async def test_full_it_waits_for_sessions_to_end() -> None:
     third.abort()
     await listener.drained()
     listener.close()
+
+
+async def test_accepting_goes_on_once_there_are_descriptors_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What failed but once left a worker deaf until its next start."""
+    monkeypatch.setattr("postroom.net.listener.RETRY_S", 0.01)
+    seen: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context))
+    failures = [OSError(24, "Too many open files")] * 3
+    real = os.dup
+
+    def dup(fd: int) -> int:
+        if failures:
+            raise failures.pop()
+        return real(fd)
+
+    sock = bound()
+    port = sock.getsockname()[1]
+    listener = await listen(sock, echo, sessions_max=1)
+    monkeypatch.setattr(os, "dup", dup)
+    first = await call(port)
+    await until_sessions(listener, 1)
+    first.close()
+    second = await call(port)
+    second.write(b"second")
+    async with asyncio.timeout(60):
+        assert await second.read() == b"second"
+    second.abort()
+    await listener.drained()
+    listener.close()
+    assert [context["message"] for context in seen] == ["accepting has to wait"] * 3
 
 
 async def test_handler_that_raises_is_reported_and_cut_off() -> None:
