@@ -8,6 +8,7 @@ that is broken, locked or cannot be written is done without.
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
@@ -26,6 +27,7 @@ _FLAGS = (
     apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOFOLLOW
 )
 _BUSY_MS = 100
+_STAMP = re.compile(r"(\d{1,20}):(\d{1,19}):-?\d{1,20}")
 
 
 class Spot(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -49,9 +51,10 @@ def stamp_of(status: os.stat_result) -> str:
 
 def is_grown(before: str, now: str) -> bool:
     """Whether two stamps can be of one file to which something was appended."""
-    inode, octets, _ = (before or "0:0:0").split(":")
-    inode_now, octets_now, _ = now.split(":")
-    return inode == inode_now and 0 < int(octets) < int(octets_now)
+    was, is_now = _STAMP.fullmatch(before), _STAMP.fullmatch(now)
+    if not was or not is_now or was[1] != is_now[1]:
+        return False
+    return int(was[2]) < int(is_now[2])
 
 
 class Index:

@@ -240,7 +240,7 @@ class ServerConnection:
 
     def _do_user(self, command: Command) -> Event | None:
         if not self._plaintext_allowed:
-            return self._refused("USER", "plaintext passwords are not taken here")
+            return self._refused("USER", "passwords are taken only over TLS here")
         name = (command.argument or "").strip(" ")
         if not name:
             return self._refused("USER", "a name is needed")

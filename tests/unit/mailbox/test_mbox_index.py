@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from postroom.mail.ids import QueueId
+from postroom.mailbox.index import is_grown
 from postroom.mailbox.mbox import Mboxes
 from postroom.mailbox.mbox_session import MboxSession
 from postroom.mailbox.name import MailboxName
@@ -108,3 +109,20 @@ def test_new_mail_costs_no_reading_of_the_old(
     assert session.sizes[:-1] == sizes
     assert len(session.sizes) == 22
     assert sum(reads) < path.stat().st_size // 4
+
+
+STAMPS = {
+    "grown": ("7:100:5", "7:101:6", True),
+    "the same": ("7:100:5", "7:100:5", False),
+    "touched": ("7:100:5", "7:100:6", False),
+    "shorter": ("7:100:5", "7:99:6", False),
+    "another file": ("7:100:5", "8:101:6", False),
+    "never read": ("", "7:101:6", False),
+    "nonsense": ("x:y", "7:101:6", False),
+}
+
+
+@pytest.mark.parametrize("case", STAMPS)
+def test_stamps(case: str) -> None:
+    before, now, expected = STAMPS[case]
+    assert is_grown(before, now) is expected

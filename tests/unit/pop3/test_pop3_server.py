@@ -215,7 +215,7 @@ def test_plaintext_not_allowed() -> None:
     say(server, "USER joe", "PASS x", "CAPA")
     lines = replies(server)
     assert lines[:2] == [
-        "-ERR plaintext passwords are not taken here",
+        "-ERR passwords are taken only over TLS here",
         "-ERR USER first",
     ]
     assert "USER" not in lines
