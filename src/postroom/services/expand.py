@@ -31,7 +31,7 @@ from postroom.mail.redirection import (
 from postroom.mail.reported import ReportKind
 from postroom.mail.route import Route
 from postroom.mail.trace import was_delivered_to
-from postroom.observe.events import AttemptDone, RecipientExpanded
+from postroom.observe.events import AttemptDone, MessageQueued, RecipientExpanded
 from postroom.route.drive import drive
 from postroom.route.expansion import Child, Course, Expansion, Problem
 from postroom.route.routing import RoutingFailed
@@ -120,6 +120,7 @@ class Expander:
             for clone in new:
                 members = len(clone.recipients)
                 self._listeners.follow(lease.queue_id, clone.queue_id, members)
+                self._tell_queued(clone, lease, now)
             self._tell(lease, recipient, found, now)
             due = {(_hop(c.route), c.lane) for c in own}
             due |= {(_hop(r.route), r.lane) for n in added for r in n.recipients}
@@ -240,6 +241,20 @@ class Expander:
                 say(line)
             for problem in found.problems:
                 say(f"{problem.target}... {problem.text}")
+
+    def _tell_queued(self, clone: NewMessage, lease: Lease, now: Now) -> None:
+        self._shop.emit(
+            MessageQueued(
+                utc_us=now.utc_us,
+                queue_id=clone.queue_id,
+                sender=clone.envelope.sender,
+                size_octets=clone.message.size,
+                recipients=len(clone.recipients),
+                message_id=lease.message_id,
+                origin=clone.envelope.origin,
+                priority=clone.envelope.priority,
+            )
+        )
 
     def _tell(
         self, lease: Lease, recipient: Recipient, found: Expansion, now: Now

@@ -11,6 +11,7 @@ from postroom.mail.outcome import Deferred, Failed
 from postroom.observe.events import (
     AttemptDone,
     HookFailed,
+    MessageQueued,
     RecipientDiscarded,
     RecipientExpanded,
     ReportQueued,
@@ -176,6 +177,9 @@ async def test_an_owner_becomes_the_sender_of_the_members_copies() -> None:
         assert entry.sender == "owner-team@gonzo.test"
         (expanded,) = b.told(RecipientExpanded)
         assert expanded.clone == entry.queue_id
+        (queued,) = b.told(MessageQueued)  # the from= line of those to= lines
+        assert (queued.queue_id, queued.recipients) == (entry.queue_id, 2)
+        assert queued.sender.to_text() == "owner-team@gonzo.test"
         for name in ("mailbox", "smtp"):
             (attempt,) = b.agents[name].attempts
             assert attempt.envelope.sender.to_text() == "owner-team@gonzo.test"
