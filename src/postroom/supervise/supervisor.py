@@ -272,7 +272,10 @@ class Supervisor:
         while True:
             self._swap_again = False
             self._notifier.reloading(read_mono_us())
-            why = await self._try_swap()
+            try:
+                why = await self._try_swap()
+            except Exception as error:  # a bug: what works goes on
+                why = f"the new configuration is refused: {error!r}"
             if why:
                 why += "; the configuration in force stays"
                 self._tell(why, "error")
@@ -333,7 +336,11 @@ class Supervisor:
             await asyncio.sleep(WATCH_S)
             is_swapping = self._swapping is not None and not self._swapping.done()
             if self._keyring.keys.pairs and not is_swapping:
-                keys = await asyncio.to_thread(self._keyring.look)
+                try:
+                    keys = await asyncio.to_thread(self._keyring.look)
+                except Exception as error:  # a bug, or no thread to be had
+                    self._tell(f"tls: looking at certificates: {error!r}", "error")
+                    continue
                 if keys is not None:
                     self._send_all(Renew(keys))
 

@@ -56,8 +56,15 @@ class Ended(msgspec.Struct, frozen=True):
         if self.killed:
             return f"killed: {self.killed}"
         if self.code < 0:
-            return f"died of signal {signal.Signals(-self.code).name}"
+            return f"died of signal {_signal_name(-self.code)}"
         return f"ended with status {self.code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
 
 
 class Worker:

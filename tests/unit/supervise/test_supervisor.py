@@ -27,6 +27,8 @@ def load():
     text = (home / "conf").read_text()
     if "nonsense" in text:
         raise ValueError("conf: nonsense is no setting")
+    if "bug" in text:
+        raise KeyError("bug")
     return Plan(str(home / "conf"), text, "gonzo.test", str(home / "spool"),
         str(home / "run"), 3 if "three" in text else 0 if "single" in text else 2,
         (Listen("smtp", "smtp", "127.0.0.1", port),),
@@ -216,6 +218,7 @@ def test_hup_swaps_all_workers(server: Server) -> None:
     ("text", "words"),
     [
         ("nonsense", "conf: nonsense is no setting; the configuration in force stays"),
+        ("bug", "the new configuration is refused: KeyError('bug'); the configur"),
         ("three", "only a restart can change the number of workers"),
         ("cannot", "a worker cannot take the new configuration: no good"),
     ],

@@ -112,3 +112,16 @@ async def test_program_that_is_not_there_is_an_error() -> None:
         await start_worker(
             ("/no/such/program",), Job(0, 1, 1, "", "", ()), ProcessSettings(), None
         )
+
+
+@pytest.mark.parametrize(
+    ("ended", "text"),
+    [
+        (Ended(0, "", 1), "ended with status 0"),
+        (Ended(-9, "", 1), "died of signal SIGKILL"),
+        (Ended(-40, "", 1), "died of signal 40"),
+        (Ended(-9, "it is silent", 1), "killed: it is silent"),
+    ],
+)
+def test_ends_in_words(ended: Ended, text: str) -> None:
+    assert ended.text == text
