@@ -50,7 +50,10 @@ class Chain:
         settings: time limits and the size of the thread pool.
         emit: takes ``HookFailed`` and ``HookSlow``.
         clock: reads the time for events.
-        stopwatch: nanoseconds for measuring plain hooks.
+        stopwatch: nanoseconds for measuring hooks.
+
+    Attributes:
+        is_sites: whether the site has hooks of its own.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Chain:
         stopwatch: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         ordered = sorted(hooks, key=lambda one: not one.guard)
+        self.is_sites = any(not one.guard for one in ordered)
         self._hooks: dict[Phase, tuple[Hook, ...]] = {
             phase: tuple(one for one in ordered if one.phase == phase)
             for phase in PHASES

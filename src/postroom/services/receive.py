@@ -43,7 +43,7 @@ class ReceiveService:
             if face.tls is Tls.IMPLICIT:
                 await self._encrypted(stream, origin)
             else:
-                await self.converse(stream, origin)
+                await self.converse(stream, origin, _met(stream, generation))
         finally:
             admission.leave(counters, place)
 
@@ -55,12 +55,17 @@ class ReceiveService:
         kind = generation.face(origin.listener).kind
         known = await guard.from_start(stream, kind, origin)
         if known is not None:
-            await self.converse(stream, known)
+            await self.converse(stream, known, _met(stream, generation))
 
-    async def converse(self, stream: Conversation, origin: Origin) -> None:
-        """Run a session over anything that reads and writes, then close it."""
+    async def converse(
+        self, stream: Conversation, origin: Origin, local_ip: str = ""
+    ) -> None:
+        """Run a session over anything that reads and writes, then close it.
+
+        ``local_ip`` is the address of ours that the client came to.
+        """
         began = self._tools.shop.clock()
-        session = SmtpSession(stream, self._tools, origin, began)
+        session = SmtpSession(stream, self._tools, origin, began, local_ip)
         how = "error"
         try:
             how = await session.run()
@@ -93,6 +98,11 @@ class ReceiveService:
         )
         stream.write(refused.reply.to_wire())
         await stream.aclose()
+
+
+def _met(stream: Stream, generation: Generation) -> str:
+    """Return which address of ours a client met, if anyone may want to know."""
+    return stream.local_ip if generation.chain.is_sites else ""
 
 
 def _admission(generation: Generation) -> Admission:

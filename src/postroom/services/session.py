@@ -37,9 +37,14 @@ class SmtpSession:
     """Serves one client, as the generation says of its listener."""
 
     def __init__(
-        self, stream: Conversation, tools: Tools, origin: Origin, opened: Now
+        self,
+        stream: Conversation,
+        tools: Tools,
+        origin: Origin,
+        opened: Now,
+        local_ip: str = "",
     ) -> None:
-        self._talk = talk = Talk(stream, tools, origin, opened)
+        self._talk = talk = Talk(stream, tools, origin, opened, local_ip)
         is_strict = talk.face.tls is Tls.REQUIRED
         self._handlers = _ENCRYPTED_HANDLERS if is_strict else _HANDLERS
         self._waiting: Awaitable[None] | None = None  # what the answer depends on

@@ -149,7 +149,12 @@ class Talk:
     """
 
     def __init__(
-        self, stream: Conversation, tools: Tools, origin: Origin, opened: Now
+        self,
+        stream: Conversation,
+        tools: Tools,
+        origin: Origin,
+        opened: Now,
+        local_ip: str = "",
     ) -> None:
         self.stream = stream
         self.tools = tools
@@ -167,7 +172,9 @@ class Talk:
         )
         self.core.tls = is_tls
         self.origin = origin
-        self.session = Session(origin=origin, tls=is_tls, opened_us=opened.utc_us)
+        self.session = Session(
+            origin=origin, tls=is_tls, opened_us=opened.utc_us, local_ip=local_ip
+        )
         self.transaction: Transaction | None = None
         self.content: Content | None = None
         self.messages = 0

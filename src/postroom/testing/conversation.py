@@ -26,6 +26,7 @@ class ListConversation:
         self.demanded: Demand | None = None
         self.is_closed = False
         self.peer_ip = "127.0.0.1"
+        self.local_ip = ""
         self.peer_port = 4242
 
     async def read(self) -> bytes:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from postroom import hook
 from postroom.net.stream import Stream
 from postroom.observe.events import Lifecycle, SessionClosed, SessionRefused
 from postroom.services.receive import ReceiveService
@@ -117,3 +118,17 @@ async def test_a_bug_in_a_session_is_told_and_apologised_for() -> None:
         await serve(b, caller)
         assert caller.codes == ["220", "421 4.3.0"]
         assert [t.level for t in b.told(Lifecycle)] == ["error"]
+
+
+async def test_hooks_know_which_address_of_ours_was_met() -> None:
+    met: list[str] = []
+
+    @hook.connect
+    def note(session: Any, connect: Any) -> None:
+        met.append(session.local_ip)
+
+    async with bench(Plan(hooks=[note])) as b:
+        caller = client("QUIT\n")
+        caller.local_ip = "192.0.2.25"
+        await serve(b, caller)
+        assert met == ["192.0.2.25"]
