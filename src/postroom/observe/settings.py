@@ -14,7 +14,7 @@ class LogSettings(
 
     to: str = "stdout"
     """``stdout``, ``stderr``, or the path of a file that all workers append to; after
-    moving it away, USR1 makes a new one."""
+    moving it away, USR1 (or HUP) makes a new one."""
     format: Literal["sendmail", "json"] = "sendmail"
     """``sendmail`` for lines as sendmail writes them, ``json`` for an object a line."""
     sessions: bool = False

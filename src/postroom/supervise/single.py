@@ -72,14 +72,18 @@ class _Orders:
         """Take a signal."""
         match number:
             case signal.SIGHUP:
+                self._reopen()
                 self._asked.put(None)
             case signal.SIGUSR1:
-                self._log.reopen()
-                self._asked.put(ReopenLogs())
+                self._reopen()
             case _:
                 self._asked.put(Drain())
                 seconds = self.plan.process.drain_s_max
                 self._notifier.stopping("stopping", seconds + REAP_S)
+
+    def _reopen(self) -> None:
+        self._log.reopen()
+        self._asked.put(ReopenLogs())
 
     def end(self) -> None:
         """Have the thread that gives orders end, if it has not."""

@@ -152,7 +152,11 @@ class Supervisor:
         loop.call_later(seconds, self._kill_all, f"not finished after {seconds} s")
 
     def reload(self) -> None:
-        """Swap to a new generation; when one is being swapped in, once more after."""
+        """Swap to a new generation; when one is being swapped in, once more after.
+
+        Logs are reopened as well: that is what many mean by HUP.
+        """
+        self.reopen_logs()
         if self._stopping.is_set():
             return
         if self._swapping is not None and not self._swapping.done():

@@ -343,11 +343,12 @@ def test_configuration_that_no_worker_can_use_ends_the_start(server: Server) -> 
     assert "the configuration does not work" in server.log()
 
 
-def test_usr1_reopens_the_log(server: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_signals_reopen_the_log(server: Server, number: int) -> None:
     server.start()
     until(lambda: up(server))
     (server.home / "log").rename(server.home / "log.1")
-    server.signal(signal.SIGUSR1)
+    server.signal(number)
     until(lambda: (server.home / "log").exists())
     until(lambda: sum("reopen" in line for line in server.trace()) == 2)
     assert server.end() == 0
