@@ -231,11 +231,9 @@ class Office:
         expansion = await drive(walk.chunk(), generation.facts)
         if isinstance(expansion, RoutingFailed):
             return Answer((f"{address}... {expansion.reason}",), EX_TEMPFAIL)
-        lines = list(expansion.trace) if verbose else []
-        exit_code = EX_OK
-        for problem in expansion.problems:
-            lines.append(f"{problem.target}... {problem.text}")
-            exit_code = EX_NOUSER
+        problems = [f"{one.target}... {one.text}" for one in expansion.problems]
+        lines = list(expansion.told) if verbose else problems
+        exit_code = EX_NOUSER if problems else EX_OK
         for child in expansion.children:  # not looked up again: it may be its own alias
             lines.append(_deliverable(child.address, child.routing))
         return Answer(tuple(lines), exit_code)

@@ -42,8 +42,8 @@ class Expansion(msgspec.Struct, frozen=True):
     """One chunk of what an alias stands for.
 
     ``cursor`` is where the next chunk begins; None: this was the last. ``owner`` is
-    the owner of the alias itself, if it has one. ``trace`` are the lines that
-    ``sendmail -v`` prints.
+    the owner of the alias itself, if it has one. ``trace`` are lines for
+    people, on the way.
     """
 
     children: tuple[Child, ...]
@@ -51,6 +51,13 @@ class Expansion(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     trace: tuple[str, ...]
     cursor: int | None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What ``sendmail -v`` prints: the trace, then the problems it leaves out."""
+        traced = set(self.trace)
+        problems = (f"{one.target}... {one.text}" for one in self.problems)
+        return (*self.trace, *(line for line in problems if line not in traced))
 
     def by_owner(self) -> dict[Address | None, tuple[Child, ...]]:
         """Return the children by the sender their copies are to have."""

@@ -237,10 +237,8 @@ class Expander:
     def _narrate(self, lease: Lease, found: Expansion) -> None:
         say = self._listeners.say_of(lease.queue_id)
         if say is not None:
-            for line in found.trace:
+            for line in found.told:
                 say(line)
-            for problem in found.problems:
-                say(f"{problem.target}... {problem.text}")
 
     def _tell_queued(self, clone: NewMessage, lease: Lease, now: Now) -> None:
         self._shop.emit(

@@ -271,7 +271,7 @@ async def test_an_expansion_that_never_succeeds_ends_in_a_report(
 
 
 async def test_a_listener_hears_until_every_member_was_tried() -> None:
-    aliases = {"a": ["joe", "x@far.test"], "b": ["joe", "betty"]}
+    aliases = {"a": ["joe", "x@far.test"], "b": ["joe", "betty", "nosuch"]}
     script: dict[str, list[Deferred]] = {"x@far.test": [Deferred("4.0.0", "later")]}
     async with bench(Plan(aliases=aliases, script=script)) as b:
         said: list[str] = []
@@ -288,6 +288,7 @@ async def test_a_listener_hears_until_every_member_was_tried() -> None:
         await b.rescan(1)
         assert finished.done()  # though joe is a member of both
         assert any("aliased to" in line for line in said)
+        assert said.count("nosuch... User unknown") == 1
 
 
 async def test_route_hooks_are_asked_for_each_whom_an_alias_stands_for() -> None:
