@@ -10,6 +10,7 @@ from asyncio import Future
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from postroom.mail.address import Address
 from postroom.mail.envelope import Envelope, Recipient
 from postroom.mail.headers import find
 from postroom.mail.ids import QueueId
@@ -18,6 +19,7 @@ from postroom.mail.now import Now
 from postroom.mail.outcome import Say
 from postroom.mail.route import Route
 from postroom.observe.events import MessageQueued
+from postroom.route.routing import LocalUser, Routing
 from postroom.services.dispatch import Dispatcher
 from postroom.services.lanes import lane_of, prioritised
 from postroom.services.workshop import Workshop
@@ -29,6 +31,18 @@ class Routed(NamedTuple):
 
     recipient: Recipient
     route: Route | None
+
+
+def one_copy(address: Address, routing: Routing) -> object:
+    """Return what recipients have in common who are one and get one copy.
+
+    Domains in other letters are the same, and so are local users (RFC 5321 §2.4).
+    """
+    if isinstance(routing, LocalUser):
+        return routing.user.lower(), routing.detail, address.domain_key
+    if address.domain.islower():
+        return address
+    return Address(address.local, address.domain_key)
 
 
 class Acceptor:

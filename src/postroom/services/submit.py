@@ -11,6 +11,7 @@ from postroom.mail.verdict import Accept, Defer, Discard, Reject, Verdict
 from postroom.policy.session import Mail, Rcpt, Session
 from postroom.route.drive import drive
 from postroom.route.router import Routing
+from postroom.services.accept import one_copy
 from postroom.services.content import Content
 from postroom.services.generation import Generation
 from postroom.services.reception import Tools
@@ -52,6 +53,7 @@ class LocalDraft:
         self._session = session
         self._envelope = envelope
         self._thrown_away = thrown_away
+        self._named: set[object] = set()
         self._discarded: list[tuple[Address, str]] = []
         self._recipients: list[Recipient] = []
         self._routings: list[Routing] = []
@@ -74,10 +76,16 @@ class LocalDraft:
         refused = _refused(verdict)
         if isinstance(verdict, Discard):
             self._discarded.append((address, verdict.reason))
-        elif refused is None:
+        elif refused is None and self._is_new(address, routing):
             self._recipients.append(recipient)
             self._routings.append(routing)
         return refused
+
+    def _is_new(self, address: Address, routing: Routing) -> bool:
+        key = one_copy(address, routing)
+        is_new = key not in self._named
+        self._named.add(key)
+        return is_new
 
     async def open(self) -> QueueId:
         """Wait until there is room for the content; return the id it will have."""

@@ -22,6 +22,7 @@ from postroom.policy.hooks import Phase
 from postroom.policy.inspection import Inspection
 from postroom.policy.session import Session, Subject, in_networks
 from postroom.route.router import Relay, Routing
+from postroom.services.accept import one_copy
 from postroom.services.content import Content
 from postroom.services.face import Face, Kind
 from postroom.services.reception import Conversation, Tools
@@ -60,12 +61,13 @@ class Transaction:
         self.answered: list[Address] | None = None
         self.recipients: list[Recipient] = []
         self.routings: list[Routing] = []
-        self.named: set[Address] = set()
+        self.named: set[object] = set()
 
     def add(self, recipient: Recipient, routing: Routing) -> None:
         """Take a recipient; one copy is enough."""
-        if recipient.address not in self.named:
-            self.named.add(recipient.address)
+        key = one_copy(recipient.address, routing)
+        if key not in self.named:
+            self.named.add(key)
             self.recipients.append(recipient)
             self.routings.append(routing)
 

@@ -59,6 +59,18 @@ async def test_a_letter_is_taken() -> None:
         assert queued.origin.helo == "c.test"
 
 
+async def test_what_may_be_different_people_gets_a_copy_each() -> None:
+    async with bench() as b:
+        b.agents["mailbox"].gate.clear()
+        b.agents["smtp"].gate.clear()
+        names = ["joe+a@gonzo.test", "x@far.test", "X@far.test", "x@FAR.test"]
+        more = "".join(f"RCPT TO:<{name}>\n" for name in names)
+        await talk(b, ENVELOPE + more + "DATA\n", LETTER + ".\n", "QUIT\n")
+        assert await b.waiting() == [
+            "X@far.test", "joe+a@gonzo.test", "joe@gonzo.test", "x@far.test"
+        ]  # fmt: skip
+
+
 async def test_a_letter_in_single_octets_is_the_same() -> None:
     async with bench() as b:
         b.agents["mailbox"].gate.clear()
@@ -67,10 +79,13 @@ async def test_a_letter_in_single_octets_is_the_same() -> None:
         assert await b.waiting() == ["joe@gonzo.test"]
 
 
-async def test_a_recipient_named_twice_gets_one_copy() -> None:
+@pytest.mark.parametrize(
+    "again", ["joe@gonzo.test", "joe@Gonzo.TEST", "joe@gonzo.test.", "Joe@gonzo.test"]
+)
+async def test_a_recipient_named_twice_gets_one_copy(again: str) -> None:
     async with bench() as b:
         b.agents["mailbox"].gate.clear()
-        again = "RCPT TO:<joe@gonzo.test>\n"
+        again = f"RCPT TO:<{again}>\n"
         said = await talk(b, ENVELOPE + again + "DATA\n", LETTER + ".\n", "QUIT\n")
         assert said.codes[3:5] == ["250 2.1.5", "250 2.1.5"]
         assert await b.waiting() == ["joe@gonzo.test"]
