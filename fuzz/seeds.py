@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+from fuzz.tables import QUERIES, seed_of
 from fuzz.targets import CORPUS, TARGETS
 from postroom.testing.corpus import read_sample
+from postroom.testing.lies import replies
 from postroom.testing.transcript import Transcript, Who
+from postroom.testing.zone import Lie, Zone
 
 ROOT = Path(__file__).parent.parent
 SEEDS_MAX = 40
@@ -83,6 +86,26 @@ LETTERS = [
 ]
 
 
+ALIASES = [
+    b"# comment\npostmaster: betty\nfriends: betty,\n\tjoe@whizzer.test, \\ann\n",
+    b'prog: "|/bin/cat >/tmp/x, y"\nfile: /var/mail/x\nnobody: /dev/null\n',
+    b"list: :include:/etc/lists/a\nowner-list: betty\nlist+*: joe\n",
+    b'"quoted": Joe (a comment) <joe@whizzer.test>, "j o e"@whizzer.test\r\n',
+    b"a: b,\\\nc\nd:\n  e\n",
+    b"broken\n",
+    b"a: @x,@y:z@[IPv6:::1]\na: twice\n",
+    "zo\u00eb: \u00fc@b\u00fccher.test\n".encode(),
+]
+ZONE = """
+a.test. MX 10 mx.a.test.
+a.test. MX 20 a\\.b.test.
+a.test. A 192.0.2.1
+a.test. AAAA 2001:db8::1
+a.test. TXT "v=spf1 " "-all"
+a.test. PTR host.test.
+"""
+
+
 def main() -> None:
     """Write the seeds of every target, leaving what else is there."""
     for name in TARGETS:
@@ -122,6 +145,17 @@ def spellings() -> Iterator[bytes]:
         for line in (ROOT / "tests/spellings" / name).read_bytes().splitlines():
             if found := re.search(rb"<(.*)>", line):
                 yield found[1]
+
+
+def dns_answers() -> Iterator[bytes]:
+    """Yield what the test's name server says, true and false, to each question."""
+    zones = [Zone.from_text(ZONE), Zone.from_text("")]
+    zones += [Zone.from_text(f"a.test. LIE {lie.value}") for lie in Lie]
+    for zone in zones:
+        for kind, query in QUERIES.items():
+            for wire in replies(zone, query.wire, tcp=False):
+                if wire[:2] == query.wire[:2] and query.question in wire:
+                    yield seed_of(kind, wire)
 
 
 def seeds(name: str) -> Iterator[bytes]:
@@ -165,6 +199,10 @@ def seeds(name: str) -> Iterator[bytes]:
             yield from CHALLENGES
         case "tokens":
             yield from TOKENS
+        case "dns-answers":
+            yield from dns_answers()
+        case "aliases":
+            yield from ALIASES
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fuzz import framing, logins, protocol, texts
+from fuzz import framing, logins, protocol, tables, texts
 
 Target = Callable[[bytes], None]
 
@@ -24,6 +24,8 @@ TARGETS: dict[str, Target] = {
     "sasl": logins.sasl,
     "sasl-client": logins.sasl_client,
     "tokens": logins.tokens,
+    "dns-answers": tables.dns_answers,
+    "aliases": tables.aliases,
 }
 
 CORPUS = Path(__file__).parent / "corpus"
