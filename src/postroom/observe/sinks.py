@@ -123,6 +123,7 @@ class LogSink:
         self._waiting: deque[AnyEvent] = deque()
         self._blocked: deque[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = deque()
         self._pieces: deque[bytes] = deque()
+        self._torn = b""
         self._is_awake = False
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -203,11 +204,23 @@ class LogSink:
     def _write_pieces(self) -> None:
         while self._pieces:
             piece = self._pieces[0]
-            written = os.write(self._fd, piece)
+            try:
+                written = os.write(self._fd, piece)
+            except OSError:
+                self._mend_torn()
+                raise
             if written < len(piece):
+                self._torn = (self._torn + piece[:written]).rpartition(b"\n")[2]
                 self._pieces[0] = piece[written:]
             else:
+                self._torn = b""
                 self._pieces.popleft()
+
+    def _mend_torn(self) -> None:
+        """Begin a line anew that is out in part: others will go on behind it."""
+        if self._torn:
+            self._pieces[0] = b"\n" + self._torn + self._pieces[0]
+            self._torn = b""
 
     def _line(self, event: AnyEvent) -> bytes:
         try:

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,32 @@ async def test_full_sink_blocks_acceptance_until_the_log_can_be_written(
     log.close()
     assert path.read_text().splitlines() == [f"event {n}" for n in range(60)]
     assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+def test_a_line_that_a_full_disk_has_torn_is_written_again_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker's lines may come behind its beginning."""
+    path = tmp_path / "log"
+    real = os.write
+    answers = [4, 2, -1]
+
+    def write(fd: int, data: bytes) -> int:
+        room = answers.pop(0) if answers else len(data)
+        if room < 0:
+            real(fd, b"another's\n")
+            raise OSError(28, "No space left on device")
+        return real(fd, data[:room])
+
+    monkeypatch.setattr(os, "write", write)
+    log = LogSink(str(path), plain)
+    log.emit(Lifecycle(0, "a line of the log"))
+    pause, until = threading.Event(), time.monotonic() + 60
+    while path.read_text().count("\n") < 3 and time.monotonic() < until:
+        pause.wait(0.001)
+    log.close()
+    lines = path.read_text().splitlines()
+    assert lines == ["a lineanother's", "", "a line of the log"]
 
 
 def test_event_that_cannot_be_rendered_does_not_end_the_log(tmp_path: Path) -> None:
