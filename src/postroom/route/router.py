@@ -41,6 +41,8 @@ from postroom.route.walk import Walk
 from postroom.route.ways import CATCH_ALL, AsLocal, Way, read_way
 
 POSTMASTER = "postmaster"
+REPORTER = "mailer-daemon"
+"""Whom reports are from: who answers one reaches a person (RFC 3464 §2)."""
 WAYS_KEPT_MAX = 10_000
 
 __all__ = [
@@ -183,7 +185,11 @@ class Router:
             if isinstance(answer, Failed):
                 return RoutingFailed(answer.reason)
         # RFC 5321 §4.5.1: mail to postmaster is accepted, whatever happens
-        return self._postmaster(local) if base == POSTMASTER else Unknown()
+        if base == POSTMASTER:
+            return self._postmaster(local)
+        if key == REPORTER:
+            return LocalAlias(REPORTER, (POSTMASTER,), "whom reports are from")
+        return Unknown()
 
     def _postmaster(self, local: str) -> Routing:
         fallback = self.settings.postmaster

@@ -300,6 +300,24 @@ POSTMASTERS: dict[str, tuple[Told, str, Routing]] = {
 
 
 @pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (FACTS, LocalAlias("mailer-daemon", ("postmaster",), "whom reports are from")),
+        (Told("mailer-daemon"), user("mailer-daemon")),
+        (
+            Told(aliases={"mailer-daemon": ("/dev/null",)}),
+            LocalAlias("mailer-daemon", ("/dev/null",), "alias mailer-daemon"),
+        ),
+    ],
+    ids=["nobody", "user", "alias"],
+)
+def test_who_answers_a_report_reaches_postmaster(
+    facts: Told, expected: Routing
+) -> None:
+    assert classify("MAILER-DAEMON@gonzo.test", facts) == expected
+
+
+@pytest.mark.parametrize(
     ("facts", "setting", "expected"), POSTMASTERS.values(), ids=POSTMASTERS.keys()
 )
 @pytest.mark.parametrize(
