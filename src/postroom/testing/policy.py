@@ -24,7 +24,7 @@ import msgspec
 
 from postroom.mail.address import NULL_SENDER, Address
 from postroom.mail.envelope import Envelope, Origin, Recipient
-from postroom.mail.headers import edited_header
+from postroom.mail.headers import edited_header, split_message
 from postroom.mail.ids import QueueId
 from postroom.mail.message import Add, MemoryBody, Message, Prepend, Remove, Replace
 from postroom.mail.now import Now
@@ -98,7 +98,8 @@ class Said(msgspec.Struct, frozen=True, eq=False):
                 edits.append(change)
         assert isinstance(body, MemoryBody)
         header = edited_header(Message(message.header, body, tuple(edits)))
-        return header + b"\r\n" + body.data
+        is_parted = message.has_separator or body is not message.body
+        return header + b"\r\n" * is_parted + body.data
 
     @property
     def held(self) -> str:
@@ -319,10 +320,8 @@ def make_message(
     """Make the subject of the message phase; any line ends will do."""
     data = text.encode() if isinstance(text, str) else text
     data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    header, separator, body = data.partition(b"\r\n\r\n")
-    if separator:
-        header += b"\r\n"
-    message = Message(header, MemoryBody(body), (), bool(separator))
+    header, body, has_separator = split_message(data)  # as the server does
+    message = Message(header, MemoryBody(body), (), has_separator)
     envelope = Envelope(
         sender=Address.from_text(sender) if sender else NULL_SENDER,
         recipients=tuple(Recipient(Address.from_text(one)) for one in recipients),

@@ -233,3 +233,30 @@ def test_the_kit_shows_the_message_as_it_would_leave() -> None:
     assert said.content == b"Subject: [list] =?UTF-8?B?Z3LDvMOfZQ==?=\r\n\r\nnew\r\n"
     assert said.held == "old"
     assert PolicyTest([change, hold]).rcpt("joe@whizzer.test") == "accept"
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "body"),
+    [
+        pytest.param("A: b\n\nhi\n", b"A: b\r\n", b"hi\r\n", id="usual"),
+        pytest.param("A: b\n\n", b"A: b\r\n", b"", id="no-body"),
+        pytest.param("A: b\n", b"A: b\r\n", b"", id="header-only"),
+        pytest.param("no header\n\nA: b\n", b"", b"no header\r\n\r\nA: b\r\n",
+            id="no-header"),
+        pytest.param("A: b\ntext\n\nC: d\n", b"A: b\r\n",
+            b"text\r\n\r\nC: d\r\n", id="broken-off"),
+        pytest.param("\nhi\n", b"", b"hi\r\n", id="empty-header"),
+    ],
+)  # fmt: skip
+def test_the_kit_parts_a_message_as_the_server_does(
+    text: str, header: bytes, body: bytes
+) -> None:
+    seen: list[bytes] = []
+
+    @hook.message
+    async def look(session: Session, message: MessageSubject) -> None:
+        seen.extend((message.message.header, await message.body()))
+
+    said = PolicyTest([look]).message(text)
+    assert seen == [header, body]
+    assert said.content == text.replace("\n", "\r\n").encode()
