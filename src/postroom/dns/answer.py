@@ -100,6 +100,11 @@ class Query(msgspec.Struct, frozen=True):
         end = 12 + len(qname.to_wire() or b"") + 4
         return cls(wire, wire[12:end], name, rdtype)
 
+    @property
+    def has_edns(self) -> bool:
+        """Whether it offers EDNS, behind its question."""
+        return len(self.wire) > 12 + len(self.question)
+
 
 class NotOurs(msgspec.Struct, frozen=True, gc=False):
     """The octets do not answer this question: ignore them and wait on."""

@@ -124,12 +124,16 @@ class Resolver:
         self, name: str, rdtype: RecordType, seen: frozenset[str]
     ) -> Answer | Continues:
         reason = "no try is allowed by the settings"
-        for _ in range(self._settings.tries):
+        tries, octets = self._settings.tries, int(self._settings.udp_octets_max)
+        for turn in range(tries):
+            if turn and turn == tries - 1:
+                octets = 0  # some devices drop questions with EDNS, and nobody answers
             all_answered = True
             start = self._first
-            for turn in range(len(self._servers)):
-                number = (start + turn) % len(self._servers)
-                found = await self._ask_server(number, name, rdtype, seen)
+            for offset in range(len(self._servers)):
+                number = (start + offset) % len(self._servers)
+                query = Query.make(name, rdtype, _new_id(), octets)
+                found = await self._ask_server(number, query, seen)
                 if not isinstance(found, Refused):
                     self._first = number
                     return found
@@ -141,14 +145,13 @@ class Resolver:
         return DnsFailed(reason)
 
     async def _ask_server(
-        self, number: int, name: str, rdtype: RecordType, seen: frozenset[str]
+        self, number: int, query: Query, seen: frozenset[str]
     ) -> Carried:
         """Ask one server once; more plainly if it does not understand EDNS."""
-        server, octets = self._servers[number], int(self._settings.udp_octets_max)
-        query = Query.make(name, rdtype, _new_id(), octets)
+        server = self._servers[number]
         found = await ask(server, query, self._limits, seen)
-        if octets and isinstance(found, Refused) and found.dislikes_edns:
-            query = Query.make(name, rdtype, _new_id())  # RFC 6891 §7
+        if isinstance(found, Refused) and found.dislikes_edns and query.has_edns:
+            query = Query.make(query.name, query.rdtype, _new_id())  # RFC 6891 §7
             found = await ask(server, query, self._limits, seen)
         return found
 

@@ -12,7 +12,9 @@ from postroom.dns.answer import (
     MxRecord,
     NoData,
     NoSuchDomain,
+    Query,
     Records,
+    Refused,
 )
 from postroom.dns.cache import AnswerCache
 from postroom.dns.resolver import Resolver
@@ -101,6 +103,26 @@ async def test_lies_defer_or_do_not_matter(lie: Lie, expected: Answer | str) -> 
         assert expected in found.reason
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("tries", "asked"), [(1, [True]), (2, [True, False]), (3, [True, True, False])]
+)
+async def test_the_last_try_is_without_edns(
+    tries: int, asked: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some devices drop what has EDNS, and nobody answers."""
+    had_edns: list[bool] = []
+
+    async def ask(server: object, query: Query, limits: object, seen: object) -> object:
+        had_edns.append(query.has_edns)
+        return Refused("no answer", answered=False) if query.has_edns else TRUE_MX
+
+    monkeypatch.setattr("postroom.dns.resolver.ask", ask)
+    settings = ResolverSettings(nameservers=("127.0.0.1",), tries=tries)
+    found = await Resolver(settings, lambda: Now(0, 0)).query("whizzer.test", "MX")
+    assert had_edns == asked
+    assert isinstance(found, DnsFailed if tries == 1 else Records)
 
 
 async def test_a_hundred_mx() -> None:
