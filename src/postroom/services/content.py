@@ -205,7 +205,7 @@ class Content:
             await self._drop()  # its file is nobody's
         if changed.refused:
             self.refused = dict(changed.refused)
-            if not (self.answers_each and changed.routed):
+            if not (self.answers_each and (changed.routed or self.discarded)):
                 return await self._refuse_all()
         if not changed.routed:
             return await self._discard(envelope, "policy removed every recipient")
@@ -216,7 +216,7 @@ class Content:
                 await self._drop()
                 return chosen
             routed = chosen
-            if not routed and self.refused:
+            if not routed and self.refused and not self.discarded:
                 return await self._refuse_all()
             if not routed:
                 return await self._discard(envelope, _NOBODY_LEFT)

@@ -14,7 +14,7 @@ from postroom.mail.ids import QueueId
 from postroom.mail.message import Body, Message
 from postroom.mail.now import SECOND_US
 from postroom.mail.outcome import Attempt
-from postroom.observe.events import MessageQueued
+from postroom.observe.events import MessageQueued, RecipientDiscarded
 from postroom.services.face import Face, Kind
 from postroom.smtp.settings import ServerSettings
 from postroom.spool.spool import SpoolError, SpoolFull
@@ -374,3 +374,19 @@ async def test_a_discarded_recipient_gets_an_answer_too() -> None:
         said = await say(b, begin(" PRDR", *names), "DATA\n", "A: b\n\nhello\n.\n")
         assert said[5:] == ["353", "250 2.1.5", "550 5.7.1", "250 2.1.5", "250 2.0.0"]
         assert await b.waiting() == ["joe@gonzo.test"]
+
+
+@pytest.mark.parametrize("judge", [not_for_betty, no_route_for_betty])
+async def test_who_is_discarded_is_not_refused_when_all_others_are(judge: Any) -> None:
+    @hook.rcpt
+    def hush(session: Any, rcpt: Any) -> Any:
+        return discard("hush") if rcpt.address.local == "postmaster" else None
+
+    async with bench(Plan(hooks=[hush, judge])) as b:
+        names = ("postmaster", "betty")
+        said = await say(b, begin(" PRDR", *names), "DATA\n", "A: b\n\nhello\n.\n")
+        refusal = "550 5.7.1" if judge is not_for_betty else "550 5.7.2"
+        assert said[4:] == ["353", "250 2.1.5", refusal, "250 2.0.0"]
+        assert await b.queue() == []
+        (told,) = b.told(RecipientDiscarded)
+        assert told.recipient.local == "postmaster"
