@@ -41,7 +41,7 @@ def without_server(argv: list[str], why: str) -> int:
     mode, options, recipients = read(argv)
     chosen = chosen_from_queue(argv)
     if mode == "m":
-        if not recipients and "t" not in options:
+        if not any(recipients) and "t" not in options:
             show(1, "Recipient names must be specified\n")
             return EX_USAGE
         return _keep(argv, options, recipients, why)

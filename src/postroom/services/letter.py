@@ -6,6 +6,7 @@ nobody can have it, so that the writing program is not cut off. The caller is to
 all went well only after the letter is durable.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,9 @@ from postroom.services.submission import (
     parse_sender,
 )
 from postroom.services.submitter import Draft, Refused, Submitted, Submitter
+
+# The name of a field, perhaps blanks, a colon: as ``mail.headers`` reads whole ones.
+_FIELD_BEGINS = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 
 class Hand(Protocol):
@@ -108,12 +112,12 @@ class Letter:
             StreamError: the caller has gone before the end; nothing was kept.
         """
         invocation = self._invocation
-        if not invocation.recipients and not invocation.from_header:
-            raise UsageError("Recipient names must be specified")
         author = self._author()
         named: dict[Address, str] = {}
         if not invocation.from_header:  # with -t only the header counts
             named = self._listed(parse_address_list(", ".join(invocation.recipients)))
+            if not named:  # no argument, an empty one, or an empty group
+                raise UsageError("Recipient names must be specified")
         header, rest = await self._read_header()
         if invocation.from_header:
             named = self._listed(header_recipients(header))
@@ -190,7 +194,7 @@ class Letter:
         if content.startswith(b"From "):  # the line that mailbox files have in front
             content = content[content.find(b"\r\n") + 2 :]
         header, rest, _ = split_message(content)
-        if len(header) > most or (not rest and len(content) > most):
+        if len(header) > most or (len(content) > most and _goes_on(header, rest)):
             await self._read_out()
             raise UsageError(f"Header is longer than {most} octets", EX_DATAERR)
         return header, rest
@@ -280,3 +284,10 @@ class Letter:
         if not self._invocation.quiet:
             text = refused.text
             self._hand.out(f"{shown}... {text}" if shown else text)
+
+
+def _goes_on(header: bytes, rest: bytes) -> bool:
+    """Whether a header, cut off somewhere, goes on in what is behind its last field."""
+    if not rest or b"\r\n" in rest:
+        return not rest  # a whole line that is no field has ended it
+    return bool(_FIELD_BEGINS.match(rest) or (header and rest[:1] in b" \t"))

@@ -39,7 +39,7 @@ class Command:
         }
 
     def argv(self, line: str) -> list[str]:
-        name, *arguments = line.split()
+        name, *arguments = line.split(" ")
         return [sys.executable, "-IS", str(ROOT / "bin" / name), *arguments]
 
     async def start(self, line: str) -> asyncio.subprocess.Process:
@@ -267,6 +267,7 @@ async def test_a_dead_socket_is_no_server(command: Command, office: PostOffice) 
 
 NO_SERVER = {
     "no recipients": ("sendmail", 64, b"Recipient names must be specified\n", b""),
+    "empty one": ("sendmail -i ", 64, b"Recipient names must be specified\n", b""),
     "aliases": (
         "newaliases",
         0,

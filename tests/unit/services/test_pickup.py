@@ -106,6 +106,11 @@ CONTENTS = {
     ),
     "empty pieces": ([b"", b"X-A: 1\n", b"", b"\nb"], b"X-A: 1\r\n\r\nb\r\n"),
     "dot": ([b"X-A: 1\n\nb\n.\nmore\n"], b"X-A: 1\r\n\r\nb\r\n"),
+    "huge line, no field": ([b"x" * 200_000], b"\r\n\r\n" + b"x" * 200_000 + b"\r\n"),
+    "huge text": (
+        [b"y: 1\nx\n" + b"z\n" * 99_999],
+        b"y: 1\r\n\r\nx\r\n" + b"z\r\n" * 99_999,
+    ),
     "stray cr": ([b"X-A: 1\n\nb\rc\n"], b"X-A: 1\r\n\r\nb\r\nc\r\n"),
 }
 
@@ -185,6 +190,31 @@ REFUSED = {
     "mode": ("sendmail -bY", LETTER, 64, "Invalid operation mode Y"),
     "octets": ("sendmail \udcff@x", LETTER, 64, "\\udcff@x... Invalid octets"),
     "null recipient": ("sendmail <>", LETTER, 64, "<>... User address required"),
+    "empty recipient": (
+        "sendmail -i ",
+        LETTER,
+        64,
+        "Recipient names must be specified",
+    ),
+    "nobody": ("sendmail nobody:;", LETTER, 64, "Recipient names must be specified"),
+    "huge field": (
+        "sendmail joe",
+        b"Subject: s\nTo: " + b"x" * 200_000 + b"\n\nb\n",
+        65,
+        "Header is longer than 131072 octets",
+    ),
+    "huge field at first": (
+        "sendmail -t",
+        b"To: " + b"x" * 200_000 + b"\n\nb\n",
+        65,
+        "Header is longer than 131072 octets",
+    ),
+    "huge folded line": (
+        "sendmail joe",
+        b"X: y\n " + b"x" * 200_000 + b"\n\nb\n",
+        65,
+        "Header is longer than 131072 octets",
+    ),
     "huge header": (
         "sendmail joe",
         b"X: y\n" * 40_000,
@@ -197,7 +227,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
 async def test_refused(office: PostOffice, case: tuple[str, bytes, int, str]) -> None:
     line, letter, exit_code, text = case
-    result = await call(office, line, [letter])
+    pieces = [letter[at : at + 65_536] for at in range(0, len(letter), 65_536)]
+    result = await call(office, line, pieces)
     assert result.exit_code == exit_code
     assert result.out.decode() == text + "\n"
     assert office.submitter.letters == []
