@@ -19,7 +19,7 @@ def main() -> int:
         print(f"postroom.app: {error}: workers are started by postroom serve")
         return 64
     keep_files_to_ourselves()
-    return run_worker(job)
+    return run_worker(job, takes_signals=True)
 
 
 def keep_files_to_ourselves() -> None:

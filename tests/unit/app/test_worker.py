@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import subprocess
@@ -359,6 +360,34 @@ async def test_what_is_called_off_while_it_is_prepared_is_not_answered(
         assert await office.hear() == Prepared(4)
         stream = await office.call()
         assert "ESMTP Second" in await said(stream, "220")
+
+
+async def test_signals_to_a_worker_are_no_crash(tmp_path: Path) -> None:
+    """As from ``pkill postroom``, or from a system that goes down."""
+    prepare(tmp_path)
+    ours, theirs = socket.socketpair()
+    worker = _Worker(job(tmp_path, link_fd=theirs.detach()))
+    loop = asyncio.get_running_loop()
+    worker.take_signals(loop)
+    link = await wrap(ours)
+    office = Office(tmp_path, link, 0)
+    try:
+        task = asyncio.create_task(worker.run())
+        assert isinstance(await office.hear(), Ready)
+        (tmp_path / "log").rename(tmp_path / "log.1")
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+        async with asyncio.timeout(60):
+            while not (tmp_path / "log").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert not task.done()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await task == 0
+    finally:
+        office.hang_up()
+        gc.unfreeze()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            loop.remove_signal_handler(number)
 
 
 async def test_a_worker_tells_when_it_has_to_be_gone(tmp_path: Path) -> None:
