@@ -316,9 +316,10 @@ async def test_what_cannot_be_kept_is_said(command: Command) -> None:
 
 async def test_a_drop_that_fills_up_leaves_nothing_behind(command: Command) -> None:
     limited = ("/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh")
+    python, flags, *argv = command.argv("sendmail joe")
     process = await asyncio.create_subprocess_exec(
         *limited,
-        *command.argv("sendmail joe"),
+        *(python, f"{flags}B", *argv),  # no byte code: it would be cut off as well
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=command.environment,
