@@ -1,6 +1,9 @@
 """Checks aliases and routes: their files, who postmaster is, and where aliases lead."""
 
-from collections.abc import Iterator
+import os
+import pwd
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 
 from postroom.auth.file import UsersError, read_users
 from postroom.config.check_files import unsafe_file
@@ -8,13 +11,22 @@ from postroom.config.findings import Findings, problem, warning
 from postroom.config.settings import Config
 from postroom.dns.own import OwnNames
 from postroom.mail.address import Address
-from postroom.route.drive import Waiting, answer_now
+from postroom.route.drive import Facts, Waiting, answer_now
 from postroom.route.expansion import Expansion
 from postroom.route.facts import RouteFacts, Sources
-from postroom.route.questions import ALIASES, ROUTES
+from postroom.route.questions import (
+    ALIASES,
+    ROUTES,
+    Answer,
+    Found,
+    NotFound,
+    Question,
+    ReadInclude,
+)
 from postroom.route.router import Router
 from postroom.route.ways import check_way
 from postroom.tables.aliases import Targets, alias_file
+from postroom.tables.include import Included, Unreadable, Unusable, read_include
 from postroom.tables.table import TableFile
 from postroom.tables.text import text_table
 
@@ -42,13 +54,37 @@ def route_findings(config: Config) -> Findings:
         users = frozenset(read_users(config.users_file))
     except UsersError:
         users = frozenset()
-    facts = RouteFacts(Sources(tables=tables, user_exists=users.__contains__))
+    known = RouteFacts(Sources(tables=tables, user_exists=users.__contains__))
+    facts = _Facts(known, config)
     nowhere = answer_now(router.postmaster_problem(), facts)
     if isinstance(nowhere, str) and nowhere:
         yield problem(f"route: {nowhere}")
     elif isinstance(nowhere, Waiting):
         nowhere.close()
     yield from _dead_ends(config, router, facts, tables)
+
+
+class _Facts:
+    """Answers at once, for lists in files, too: a check may wait for the disk."""
+
+    def __init__(self, facts: Facts, config: Config) -> None:
+        self._facts = facts
+        self._settings = config.tables
+        self._owners = {0, os.geteuid()}
+        with suppress(KeyError):
+            self._owners.add(pwd.getpwnam(config.process.user).pw_uid)
+
+    def get(self, question: Question) -> Answer | Awaitable[Answer]:
+        if isinstance(question, ReadInclude):
+            return self._list(question.path)
+        return self._facts.get(question)
+
+    def _list(self, path: str) -> Answer:
+        match read_include(path, self._settings, self._owners):
+            case Included(targets):
+                return Found(targets)
+            case Unusable(reason) | Unreadable(reason):
+                return NotFound(reason)
 
 
 def _tables(config: Config) -> dict[str, AnyFile]:
@@ -64,7 +100,7 @@ def _tables(config: Config) -> dict[str, AnyFile]:
 
 
 def _dead_ends(
-    config: Config, router: Router, facts: RouteFacts, tables: dict[str, AnyFile]
+    config: Config, router: Router, facts: Facts, tables: dict[str, AnyFile]
 ) -> Findings:
     """Follow every alias, and say which lead to nobody or in circles."""
     said: set[str] = set()
@@ -79,14 +115,14 @@ def _dead_ends(
 
 
 def _expansion_problems(
-    config: Config, router: Router, facts: RouteFacts, tables: dict[str, AnyFile]
+    config: Config, router: Router, facts: Facts, tables: dict[str, AnyFile]
 ) -> Iterator[str]:
     names = list(tables[ALIASES].version.entries) if ALIASES in tables else []
     for name in names[:ALIASES_FOLLOWED_MAX]:
         asking = router.walk(Address(name, config.hostname)).chunk()
         expansion = answer_now(asking, facts)
         if isinstance(expansion, Waiting):
-            expansion.close()  # a list in a file: read when mail comes
+            expansion.close()
         elif isinstance(expansion, Expansion):
             for found in expansion.problems:
                 yield f"{found.alias}: {found.target}: {found.text}"

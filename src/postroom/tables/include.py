@@ -8,6 +8,7 @@ with the remedy.
 import asyncio
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -63,10 +64,15 @@ class Includes:
         return include
 
 
-def read_include(path: str, settings: TableSettings) -> Include:
-    """Read a list: addresses by commas or lines, ``#`` begins a comment line."""
+def read_include(
+    path: str, settings: TableSettings, owners: Collection[int] = ()
+) -> Include:
+    """Read a list: addresses by commas or lines, ``#`` begins a comment line.
+
+    ``owners`` may have it; empty: root and who runs this.
+    """
     try:
-        unsafe = _unsafe(path)
+        unsafe = _unsafe(path, owners or (0, os.geteuid()))
         if unsafe:
             return Unusable(unsafe)
         lines = read_file(path, settings).split("\n")
@@ -87,11 +93,11 @@ def read_include(path: str, settings: TableSettings) -> Include:
     return Included(tuple(targets))
 
 
-def _unsafe(path: str) -> str:
+def _unsafe(path: str, owners: Collection[int]) -> str:
     """Return why a list must not be trusted; empty if it may."""
     for place in (Path(path), Path(path).parent):
         found = place.stat()
-        if found.st_uid not in (0, os.geteuid()):
+        if found.st_uid not in owners:
             return f"{place} belongs to user {found.st_uid}; do: chown root {place}"
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             sticky = found.st_mode & stat.S_ISVTX and stat.S_ISDIR(found.st_mode)

@@ -212,6 +212,34 @@ def test_aliases_are_followed(site: SiteFolder) -> None:
         assert expected in found
 
 
+def test_lists_in_files_are_followed(site: SiteFolder) -> None:
+    site.set("route", "includes = true")
+    for name, text in (
+        ("good", "joe\n"),
+        ("bad", "joe, nosuch\n"),
+        ("broken", "a b\n"),
+    ):
+        site.write(name, text)
+    site.write("open", "joe\n").chmod(0o666)
+    names = ("good", "bad", "broken", "open", "missing")
+    lists = "".join(f"{name}: :include:{site.path}/{name}\n" for name in names)
+    site.write("aliases", f"postmaster: joe\n{lists}")
+    found = "\n".join(one for one in site.check().warnings if "include" in one)
+    for expected in (
+        "bad: nosuch: User unknown",
+        "broken:1: ",
+        "others may write",
+        "missing: No such file",
+    ):
+        assert expected in found
+    assert "good" not in found
+    assert len(found.splitlines()) == 4
+    site.write("aliases", f"postmaster: :include:{site.path}/good\n")
+    assert site.check().ok
+    site.write("aliases", f"postmaster: :include:{site.path}/missing\n")
+    assert any("postmaster" in one for one in site.check().problems)
+
+
 def test_many_dead_ends_are_cut_short(site: SiteFolder) -> None:
     many = "".join(f"list{n}: nosuch{n}\n" for n in range(100))
     site.write("aliases", f"postmaster: joe\n{many}")
