@@ -69,6 +69,7 @@ _TOO_LARGE = Words(
     "The message is too large.",
     "Send it in smaller pieces, or put what is large where it can be fetched.",
 )
+_BOTH_POSTMASTERS = "Give this report to your postmaster, or to the recipient's."
 _OTHER_ADDRESS = "Ask the recipient for another address."
 
 # By the status without its class (RFC 3463 §3, RFC 5248), the most precise first.
@@ -113,12 +114,22 @@ _WORDS = {
     "3.1": Words(
         "The recipient's mail system is full.", "Send the message again later."
     ),
+    "3.2": Words("The recipient's mail system takes no mail at present.", _LATER),
+    "3.3": Words(
+        "The recipient's mail system cannot do what the message asks for.",
+        "Send it again without special demands, such as a time limit.",
+    ),
     "3.4": _TOO_LARGE,
+    "3.5": Words("A mail system on the way is not set up properly.", _BOTH_POSTMASTERS),
     "3.": Words(
         "The recipient's mail system is in trouble.", "Send the message again later."
     ),
     "4.3": Words(
         "The name servers of the recipient's domain did not answer.", _LATER
+    ),
+    "4.4": Words(
+        "The recipient's domain names no mail system that could be found.",
+        "Check the part of the address after the @ for a misspelling.",
     ),
     "4.6": Words(
         "The mail goes round in circles: it came back to where it had been before.",
@@ -132,6 +143,10 @@ _WORDS = {
     "5.": Words(
         "The two mail systems misunderstood each other.", "Tell your postmaster."
     ),
+    "6.7": Words(
+        "There are letters in an address that the recipient's mail system cannot take.",
+        "Use addresses in plain letters (a to z) for yourself and for the recipient.",
+    ),
     "6.": Words(
         "The form of the message was not accepted.",
         "Send it as plain text, without attachments.",
@@ -141,6 +156,25 @@ _WORDS = {
     ),
     "7.2": Words(
         "You may not write to this list.", "Ask the owner of the list to admit you."
+    ),
+    "7.4": Words(
+        "The mail systems found no protection or login that both accept.",
+        _BOTH_POSTMASTERS,
+    ),
+    "7.5": Words(
+        "The connection to the recipient's mail system could not be protected, or not "
+        "so that it can be trusted.",
+        _BOTH_POSTMASTERS,
+    ),
+    "7.8": Words("A mail system refused the login that it asks of ours.", _PROVE),
+    "7.10": Words(
+        "A protected connection (TLS) is needed, and there was none.",
+        _BOTH_POSTMASTERS,
+    ),
+    "7.30": Words(
+        "The message demands that all connections on its way be protected, and the "
+        "recipient's mail system does not promise that.",
+        "Send it without that demand, or ask the recipient's postmaster.",
     ),
     "7.20": Words(f"{_BY_RULES} A signature (DKIM) is missing or wrong.", _PROVE),
     "7.21": Words(f"{_BY_RULES} A signature (DKIM) is missing or wrong.", _PROVE),
