@@ -60,6 +60,7 @@ _UNCHANGEABLE = (
     "users_file",
     "history",
     "receive.transaction_memory_max",
+    "pop3.loss_timeout",
 )
 
 

@@ -49,7 +49,7 @@ from postroom.mail.ids import QueueIds
 from postroom.mailbox.stores import open_store
 from postroom.net.clock import read_mono_us, read_now, zone_offset_s
 from postroom.net.keys import Keys
-from postroom.net.listener import Handler, Listener, listen
+from postroom.net.listener import Handler, Listener, listen, notice_loss
 from postroom.net.stream import Stream
 from postroom.observe.events import AnyEvent, Lifecycle
 from postroom.observe.history import HistorySink, HistoryWriter
@@ -361,6 +361,8 @@ class _Worker:
         for given in self._job.listeners:
             sock = socket.socket(fileno=given.fd)
             handler = self._handler(given)
+            if given.service == "pop3":
+                notice_loss(sock, self._config.pop3.loss_timeout)
             self._listeners.append(await listen(sock, handler, backlog=BACKLOG))
 
     def _handler(self, given: ListenFd) -> Handler:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from postroom.mail.now import SECOND_US
 from postroom.net.stream import Stream, StreamError, StreamOwner
 
 Handler = Callable[[Stream], Coroutine[object, object, None]]
@@ -23,6 +24,22 @@ SESSIONS_MAX = 10_000
 RETRY_S = 1.0
 # The socket's file is not ours to remove: the supervisor made it.
 _KEEP_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+
+def notice_loss(sock: socket.socket, after_us: int) -> None:
+    """Have the kernel find out about clients that went away without a word.
+
+    Each connection that is accepted from the socket is lost about that long after the
+    last sign of life from a silent client's machine (TCP keep-alive). Does nothing for
+    a Unix socket.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    seconds = max(8, after_us // SECOND_US)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds // 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds // 8)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 class Listener(StreamOwner):

@@ -34,6 +34,9 @@ class Pop3Settings(
     """Where USER and PASS are taken on connections without TLS."""
     timeout: Duration = Duration.from_text("10m")
     """How long a client may be idle (RFC 1939 §3 wants ten minutes at least)."""
+    loss_timeout: Duration = Duration.from_text("2m")
+    """After this long without a sign of life from a client's machine (TCP keep-alive)
+    its mailbox is free again: a phone that lost its network comes back soon."""
     login_timeout: Duration = Duration.from_text("3m")
     """How long a client may take to log in, whatever it says meanwhile: so strangers
     cannot hold the sessions of users."""
@@ -68,6 +71,7 @@ _AT_LEAST_ONE = (
     "login_failures_period",
     "timeout",
     "login_timeout",
+    "loss_timeout",
     "sessions_max",
     "sessions_per_client_max",
     "read_ahead_messages",

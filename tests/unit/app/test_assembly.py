@@ -170,6 +170,7 @@ CHANGES = {
     'smart_host = "[127.0.0.1]:25"\n': [],
     '[receive]\nbanner = "hi"\n': [],
     '[receive]\ntransaction_memory_max = "1MiB"\n': ["receive.transaction_memory_max"],
+    '[pop3]\nloss_timeout = "1m"\n': ["pop3.loss_timeout"],
     "[deliver]\nlanes = 3\n": ["deliver"],
     '[schedule.retry]\nexpire = "1d"\n': ["schedule"],
     '[auth]\nargon2_memory = "1MiB"\n': ["auth"],

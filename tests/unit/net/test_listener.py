@@ -11,7 +11,7 @@ import uvloop
 
 from postroom.mail.units import Duration
 from postroom.net.connect import connect, connect_unix
-from postroom.net.listener import Listener, listen
+from postroom.net.listener import Listener, listen, notice_loss
 from postroom.net.stream import Stream, StreamInterrupted, StreamLost
 
 SOON = Duration.from_text("5s")
@@ -259,3 +259,22 @@ def test_who_is_gone_before_being_accepted_is_nobody_not_a_local_caller(
         served = runner.run(served_from())
     assert served[-1] == "127.0.0.1"
     assert "" not in served
+
+
+async def test_accepted_connections_notice_the_loss_of_their_clients() -> None:
+    options = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 60,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 15,
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 4,
+    }
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        notice_loss(server, 120_000_000)
+        with socket.create_connection(server.getsockname()):
+            accepted, _ = server.accept()
+            with accepted:
+                found = {key: accepted.getsockopt(*key) for key in options}
+    assert found == options
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        notice_loss(ours, 120_000_000)  # nobody is lost on the same machine
