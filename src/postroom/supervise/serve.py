@@ -7,6 +7,7 @@ the remedy, and ends with a status of sysexits.h. Once it runs, the log tells.
 import asyncio
 import os
 import resource
+import signal
 import sys
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -60,6 +61,8 @@ def serve(
         command: the program of workers, else.
     """
     os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, _not_yet)
     notifier = notifier_from(os.environ, os.getpid())
     try:
         passed = take_sockets(os.environ, os.getpid())
@@ -94,6 +97,10 @@ def serve(
             return start.run(passed, run_worker, command)
         except BindError as error:
             return _refuse(error, EX_UNAVAILABLE)
+
+
+def _not_yet(number: int, frame: object) -> None:
+    """Do not die of a reload or a rotated log while still waiting for an address."""
 
 
 class _Start(NamedTuple):

@@ -311,7 +311,11 @@ def test_workers_that_had_not_begun_are_waited_for_too(server: Server) -> None:
     assert first.stderr is not None
     first.stderr.close()
     server.configure("good")
-    server.start()
+    second = server.start()
+    lock = server.home / "spool" / "postroom.lock"
+    until(lambda: lock.read_text() == f"{second.pid}\n")
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # it does not die of them
+        server.signal(number)
     until(lambda: up(server))
     assert sum("orphaned" in line for line in server.trace()) == 2
     assert server.end() == 0
