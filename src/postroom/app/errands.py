@@ -218,6 +218,8 @@ class Office:
                 return await self._verify_alias(address, verbose)
             case RoutingFailed(reason):
                 return Answer((f"{shown}... {reason}",), EX_TEMPFAIL)
+            case Unroutable(reason) if routing.is_temporary:
+                return Answer((f"{shown}... {reason}",), EX_TEMPFAIL)
             case _:
                 return Answer((f"{shown}... {routing.reason}",), EX_NOUSER)
 
@@ -236,6 +238,8 @@ class Office:
         exit_code = EX_NOUSER if problems else EX_OK
         for child in expansion.children:  # not looked up again: it may be its own alias
             lines.append(_deliverable(child.address, child.routing))
+            if child.route is None and exit_code == EX_OK:
+                exit_code = EX_TEMPFAIL
         return Answer(tuple(lines), exit_code)
 
     async def _explain(

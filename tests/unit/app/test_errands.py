@@ -30,6 +30,8 @@ ALIASES: dict[str, Sequence[str]] = {
     "bad": ["joe", "nosuch"],
     "loop": ["pool"],
     "pool": ["loop"],
+    "shut": ["betty", "x@closed.test"],
+    "shut-bad": ["nosuch", "x@closed.test"],
 }
 
 
@@ -65,10 +67,18 @@ FAR = "x@far.test... deliverable: mailer esmtp, host far.test, user x@far.test"
         ("all", [JOE, BETTY, FAR], EX_OK),
         ("bad", ["nosuch... User unknown", JOE, BETTY], EX_NOUSER),
         ("loop", ["loop... aliasing/forwarding loop broken"], EX_NOUSER),
+        ("x@closed.test", ["x@closed.test... Closed for today"], EX_TEMPFAIL),
+        ("shut", [BETTY, "x@closed.test... Closed for today"], EX_TEMPFAIL),
+        (
+            "shut-bad",
+            ["nosuch... User unknown", "x@closed.test... Closed for today"],
+            EX_NOUSER,
+        ),
     ],
 )
 async def test_verify(address: str, lines: list[str], exit_code: int) -> None:
-    async with bench(Plan(aliases=ALIASES)) as b:
+    routes = {"closed.test": "error:450 4.3.2 Closed for today"}
+    async with bench(Plan(aliases=ALIASES, routes=routes)) as b:
         answer = await office(b).verify(Address.from_text(address), verbose=False)
         assert (list(answer.lines), answer.exit_code) == (lines, exit_code)
 
