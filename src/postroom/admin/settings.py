@@ -25,7 +25,7 @@ class ProcessSettings(
     """The workers' group; the user's own if empty."""
     operator_group: str = ""
     """Members of this group may do all that the ``postroom queue`` command can,
-    besides root and the user above."""
+    besides root and the user above, who has to be in it, too."""
     heartbeat: Duration = Duration.from_text("2s")
     """How often a worker gives a sign of life."""
     heartbeat_timeout: Duration = Duration.from_text("10s")

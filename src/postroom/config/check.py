@@ -111,6 +111,26 @@ def _group_findings(config: Config) -> Findings:
             f'process.operator_group: there is no group "{operators}", so only root '
             "and the server's user can look at the queue and change it"
         )
+    elif operators and grp.getgrnam(operators).gr_gid not in _own_groups(config):
+        user = config.process.user or "the user that starts the server"
+        yield warning(
+            f'process.operator_group: {user} is not in the group "{operators}", and '
+            "cannot give it the control sockets: its members will be refused. Add it: "
+            f"adduser USER {operators}"
+        )
+
+
+def _own_groups(config: Config) -> set[int]:
+    """Return the groups of the workers; they have those of their user."""
+    user, group = config.process.user, config.process.group
+    own = {grp.getgrnam(group).gr_gid} if group and _is_group(group) else set()
+    try:
+        found = pwd.getpwnam(user) if user else None
+    except KeyError:
+        return own
+    if found is None:
+        return own | {os.getegid(), *os.getgroups()}
+    return own | set(os.getgrouplist(found.pw_name, found.pw_gid))
 
 
 def _is_group(name: str) -> bool:

@@ -1,5 +1,6 @@
 """What ``postroom check`` finds."""
 
+import grp
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,11 @@ from postroom.config import check_files, check_listen
 from postroom.config.check import CheckReport, run_check
 from postroom.config.load import parse
 
+FOREIGN_GROUP = next(
+    one.gr_name
+    for one in grp.getgrall()
+    if one.gr_gid not in (os.getegid(), *os.getgroups()) and not one.gr_mem
+)
 GOOD = """
 hostname = "mx.whizzer.test"
 users_file = "users"
@@ -341,6 +347,12 @@ def test_directories_without_leave_to_write(
             'operator_group = "no-such-group"',
             "only root and the server's user can look at the queue",
             id="operators",
+        ),
+        pytest.param(
+            "process",
+            f'operator_group = "{FOREIGN_GROUP}"',
+            f'is not in the group "{FOREIGN_GROUP}"',
+            id="operators-without-us",
         ),
         pytest.param(
             "",
