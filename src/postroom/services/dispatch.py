@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from postroom.agents.smtp_words import told
 from postroom.limits.grades import grade_of
 from postroom.mail.deliver_by import EXPIRED, has_expired
 from postroom.mail.ids import QueueId
@@ -388,6 +389,8 @@ class Dispatcher:
         await self._settle(lease, settled, new)
         tried = Tried(lease, "alias", outcomes, settled, Span(now, now))
         self._tell(tried)
+        if (say := self._parts.listeners.say_of(lease.queue_id)) is not None:
+            say(f"{lease.envelope.recipients[0].address}... {told(_FAULT)}")
         self._parts.listeners.tried(lease.queue_id, count)
         self._look_for(new)
         await self._observed(tried)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from postroom.agents.smtp_words import told
 from postroom.limits.grades import Grade, grade_of
 from postroom.mail.address import Address, AddressError
 from postroom.mail.envelope import Recipient
@@ -215,6 +216,8 @@ class Expander:
         tried = Tried(one, "alias", [outcome], settled, Span(now, now))
         for event in events_of(tried):
             self._shop.emit(event)
+        if (say := self._listeners.say_of(lease.queue_id)) is not None:
+            say(f"{one.envelope.recipients[0].address}... {told(outcome)}")
         self._listeners.tried(lease.queue_id, 1)
         await self._observers.tell(one.envelope, lambda: events_of(tried))
 

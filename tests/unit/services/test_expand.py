@@ -382,3 +382,32 @@ async def test_a_broken_route_hook_lets_those_behind_an_alias_wait() -> None:
         assert await b.waiting() == ["x@far.test"]
         assert b.told(HookFailed)
         assert b.is_balanced()
+
+
+@pytest.mark.parametrize(
+    ("fault", "bug", "told"),
+    [
+        pytest.param("aliases:1: broken", False, "aliases:1: broken", id="table"),
+        pytest.param("", True, "internal error", id="bug"),
+    ],
+)
+async def test_a_listener_hears_that_an_alias_has_to_wait(
+    fault: str, bug: bool, told: str
+) -> None:
+    """Else ``sendmail -v`` would say nothing, or wait for ever."""
+    async with bench(Plan(aliases={"a": ["joe"]})) as b:
+        b.aliases.fault = fault
+        b.spool.faults["expand"] = [RuntimeError("bug")] * bug
+        said: list[str] = []
+        letter = Letters(None, b.clock).letter(":a@gonzo.test")
+        finished = await b.acceptor.accept(
+            b.acceptor.next_id(b.clock()),
+            letter.envelope,
+            letter.message,
+            [Routed(Recipient(letter.recipients[0].address), None)],
+            say=said.append,
+        )
+        await b.rescan(1)
+        assert finished is not None
+        assert finished.done()
+        assert said[-1] == f"a@gonzo.test... Deferred: {told}"
