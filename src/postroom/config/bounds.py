@@ -1,4 +1,4 @@
-"""The least that settings have to be, where less would stop mail or turn it away.
+"""What settings have to be, where less (or more) would stop mail or turn it away.
 
 A stage refuses what it cannot be built with; here stands what it could be, and would do
 nothing, or harm: hosts that are given no time to answer, queues that hold no message.
@@ -80,10 +80,19 @@ LEAST: dict[str, int] = {
 }
 """By their path in the file; times in microseconds, sizes in octets."""
 
+MOST: dict[str, int] = {  # more, and some hosts would be tried without a pause
+    "schedule.retry.jitter_percent": 90,
+    "schedule.backoff_jitter_percent": 90,
+}
 
-def too_little(config: Config) -> list[tuple[str, str]]:
-    """Return the settings that are less than they have to be, each with the reason."""
+
+def out_of_bounds(config: Config) -> list[tuple[str, str]]:
+    """Return the settings that are not what they have to be, each with the reason."""
     found = []
+    for path, most in MOST.items():
+        value = attrgetter(path)(config)
+        if value > most:
+            found.append((path, f"is {value}, but can be {most} at most"))
     for path, least in LEAST.items():
         value = attrgetter(path)(config)
         if value < least:

@@ -20,6 +20,8 @@ _RECIPIENTS_LEAST = 100
 _FEW = ("client", "ipv6_64", "ipv6_48", "ipv4_24")
 _PAUSE_USUAL = Duration.from_text("30s")
 _RATE_USUAL = 10_000
+_EXPIRE_LEAST = Duration.from_text("1d")
+_CONTENT_LEAST = Duration.from_text("10m")
 _SERVERS_LEAST = Duration.from_text("1m")
 
 # Resolvers of everybody, to which the best known lists give no answer.
@@ -37,6 +39,7 @@ def limit_findings(config: Config) -> Findings:
     """Return what is self-defeating, or narrower than the standards, in all limits."""
     yield from _session_findings(config)
     yield from _time_findings(config)
+    yield from _patience_findings(config)
     yield from _recipient_findings(config)
     yield from _exempt_findings(config)
     yield from _list_findings(config)
@@ -92,6 +95,24 @@ def _time_findings(config: Config) -> Findings:
         yield warning(
             f"receive.data_rate_min: {receive.data_rate_min} octets a second is more "
             "than slow lines have: their mail never arrives"
+        )
+
+
+def _patience_findings(config: Config) -> Findings:
+    """Where we give up sooner than the standards have us."""
+    for name in ("expire", "bounce_expire"):
+        after = getattr(config.schedule.retry, name)
+        if after < _EXPIRE_LEAST:
+            yield warning(
+                f"schedule.retry.{name}: mail is returned after {after.to_text()}: "
+                "RFC 5321 §4.5.4.1 has it tried for 4 to 5 days, as hosts may be down "
+                "over a weekend"
+            )
+    if config.outbound.content_timeout < _CONTENT_LEAST:
+        yield warning(
+            f"outbound.content_timeout: {config.outbound.content_timeout.to_text()} is "
+            "less than the 10 minutes of RFC 5321 §4.5.3.2.6: what a slow host has "
+            "taken is sent to it again"
         )
 
 

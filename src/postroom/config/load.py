@@ -24,7 +24,7 @@ from typing import (
 
 import msgspec
 
-from postroom.config.bounds import too_little
+from postroom.config.bounds import out_of_bounds
 from postroom.config.problems import ConfigError, Problem, line_of, nearest
 from postroom.config.settings import DEFAULT_PATH, NO_PATHS, PATHS, Config
 from postroom.config.units import decode_unit, toml_key, toml_value
@@ -82,8 +82,8 @@ def parse(text: str, path: str) -> Config:
     if found:
         raise ConfigError(path, [_problem(keys, why, text) for keys, why in found])
     config = msgspec.convert(values, Config, dec_hook=decode_unit)
-    if little := too_little(config):
-        said = [_problem(tuple(keys.split(".")), why, text) for keys, why in little]
+    if wrong := out_of_bounds(config):
+        said = [_problem(tuple(keys.split(".")), why, text) for keys, why in wrong]
         raise ConfigError(path, said)
     if not config.hostname:
         config = msgspec.structs.replace(config, hostname=socket.gethostname())

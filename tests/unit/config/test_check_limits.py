@@ -40,6 +40,18 @@ SAID = {
         "[receive]\ndata_rate_min = 100000",
         "receive.data_rate_min: 100000 octets a second",
     ),
+    "mail that is soon returned": (
+        '[schedule.retry]\nexpire = "6h"',
+        "schedule.retry.expire: mail is returned after 6h: RFC 5321 §4.5.4.1",
+    ),
+    "reports that are soon given up": (
+        '[schedule.retry]\nbounce_expire = "6h"',
+        "schedule.retry.bounce_expire: mail is returned after 6h",
+    ),
+    "duplicates for want of patience": (
+        '[outbound]\ncontent_timeout = "2m"',
+        "outbound.content_timeout: 2m is less than the 10 minutes of RFC 5321",
+    ),
     "too few recipients": (
         "[smtp]\nrecipients_max = 10",
         "smtp.recipients_max: 10 is less than the 100",

@@ -188,6 +188,10 @@ BAD = {
         "[schedule.retry]\ngrowth_percent = 50",
         "is 50, but has to be at least 100",
     ),
+    "waits that vary too much": (
+        "[schedule.retry]\njitter_percent = 91",
+        "is 91, but can be 90 at most",
+    ),
     "lines shorter than the standard's": (
         '[smtp]\ncommand_line_octets_max = "511B"',
         'is "511B", but has to be at least "512B"',
