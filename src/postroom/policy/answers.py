@@ -105,5 +105,8 @@ def _hop_of(route: Route) -> str:
 
 
 def _short(answer: object) -> str:
-    text = repr(answer)
+    try:
+        text = repr(answer)
+    except Exception:  # the site's own class may be broken, too
+        text = f"an object of {type(answer).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -244,5 +244,8 @@ def _described(one: Hook, error: BaseException) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     where = f" ({code.co_filename}:{line})" if code and line else ""
-    text = str(error)[:_ERROR_LENGTH_MAX]
+    try:
+        text = str(error)[:_ERROR_LENGTH_MAX]
+    except Exception:  # the site's own class may be broken, too
+        text = "its text cannot be had"
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"

@@ -162,11 +162,24 @@ def leave(session: object, rcpt: object) -> None:
     raise SystemExit(1)
 
 
+class Broken(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+def breaks(session: object, rcpt: object) -> None:
+    raise Broken
+
+
 async def coroutine() -> None: ...
 
 
 MISBEHAVIOUR: dict[str, tuple[Callable[..., Any], str]] = {
     "raises": (boom, "KeyError: 'boom' ("),
+    "raises what cannot be told": (breaks, "Broken: its text cannot be had ("),
+    "returns what cannot be told": (lambda a, b: Broken(), "an object of Broken"),
     "ends the program": (leave, "SystemExit: 1"),
     "returns True": (lambda a, b: True, "returned True, which is no verdict"),
     "returns a text": (lambda a, b: "550 no", "returned '550 no'"),
