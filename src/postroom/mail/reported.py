@@ -28,7 +28,8 @@ RECIPIENTS_MAX = 200
 """Recipients described in one report; of more, the number is given."""
 _TEXT_CHARS_MAX = 1_000
 _TOLD_CHARS_LEAST = 120
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+# Controls, line ends, what turns the direction of writing, halves of surrogate pairs.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _NAME = re.compile(r"[^A-Za-z0-9._:\-\[\]]")
 
 

@@ -268,6 +268,15 @@ def test_a_boundary_in_the_returned_message_is_avoided() -> None:
     assert guess.encode() in parts[2].as_bytes()
 
 
+@pytest.mark.parametrize(
+    "hostile", ["\r\nBcc: x", "\x1b[2J", "\x9b2J", "\u2028", "\u202egpj", "\u2066x"]
+)
+def test_what_a_host_says_is_harmless_to_who_reads_it(hostile: str) -> None:
+    made = report(Failed("5.0.0", hostile, hostile, 550, "RCPT", (hostile,)))
+    lines = whole(made).decode().replace("\t", "").split("\r\n")
+    assert [line for line in lines if not line.isprintable()] == []
+
+
 HOSTILE = st.text(
     st.one_of(st.sampled_from("\r\n\0\x7f\x85\u2028=_-<>;:. "), st.characters()),
     max_size=300,
