@@ -1,9 +1,9 @@
 """Says whether a user may send from an address. Pure: what must be known is asked for.
 
-An address is a user's own when its mail comes to them and to nobody else: it is their
-name in a domain of ours, with or without a detail, or an alias that stands for them
-alone; or when the table of senders gives it to them. Whatever cannot be looked up now
-is a failure, never a yes.
+An address is a user's own when it is their name in a domain of ours, with or without a
+detail and whoever else gets its mail, or an alias that stands for them alone; or when
+the table of senders gives it to them. Whatever cannot be looked up now is a failure,
+never a yes.
 """
 
 from postroom.mail.address import Address
@@ -29,8 +29,11 @@ def owns(router: Router, login: str, address: Address) -> Asking[bool | RoutingF
     match routing:
         case LocalUser(name):
             return name == user
-        case LocalAlias(_, targets):
-            return len(targets) == 1 and _user_of(router, targets[0]) == user
+        case LocalAlias(name, targets):
+            if name == user:
+                return True  # their own name, though others get their mail, too
+            target = targets[0].removeprefix("\\")  # the user, no further alias
+            return len(targets) == 1 and _user_of(router, target) == user
         case RoutingFailed():
             return routing
         case _:

@@ -87,6 +87,28 @@ async def test_own_senders(sender: str) -> None:
         assert said.codes[2] == "250 2.1.0"
 
 
+COPIED = {
+    "their name": ("betty@gonzo.test", "250 2.1.0"),
+    "with a detail": ("Betty+Lists@gonzo.test", "250 2.1.0"),
+    "an alias for the user, no further": ("boop@gonzo.test", "250 2.1.0"),
+    "a detail that others have": ("betty+joe@gonzo.test", "553 5.7.1"),
+    "a name that is theirs, too": ("joe@gonzo.test", "553 5.7.1"),
+}
+
+
+@pytest.mark.parametrize(("sender", "code"), COPIED.values(), ids=COPIED.keys())
+async def test_whose_mail_is_copied_may_send(sender: str, code: str) -> None:
+    aliases = {
+        "betty": ["betty", "archive@far.test"],
+        "betty+joe": ["joe"],
+        "boop": ["\\betty"],
+        "joe": ["joe", "betty"],
+    }
+    async with bench(Plan(faces=FACES, aliases=aliases)) as b:
+        said = await talk(b, f"MAIL FROM:<{sender}>\nQUIT\n")
+        assert said.codes[2] == code
+
+
 @pytest.mark.parametrize("sender", FOREIGN.values(), ids=FOREIGN.keys())
 async def test_senders_of_others(sender: str) -> None:
     async with bench(plan()) as b:
