@@ -207,13 +207,15 @@ class Walk:
         if alias.name in self._followed:
             return self._duplicate(at)
         owner = at.owner
-        name = self._base(alias.name)
-        if not name.startswith(OWNER):
-            answer = yield Lookup(ALIASES, OWNER + name)
-            if isinstance(answer, Failed):
-                return RoutingFailed(answer.reason)
-            if isinstance(answer, Found):
-                owner = Address(OWNER + name, self._router.hostname)
+        if not alias.name.startswith(OWNER):
+            # a list may be "list+detail", or have the delimiter in its name
+            for name in dict.fromkeys((alias.name, self._base(alias.name))):
+                answer = yield Lookup(ALIASES, OWNER + name)
+                if isinstance(answer, Failed):
+                    return RoutingFailed(answer.reason)
+                if isinstance(answer, Found):
+                    owner = Address(OWNER + name, self._router.hostname)
+                    break
         return self._follow(at, _Frame(alias.name, alias.targets, owner))
 
     def _take_include(self, at: "_Place") -> Asking[Taken]:

@@ -264,6 +264,20 @@ def test_owner() -> None:
     assert len(parted[inner]) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "owner"),
+    [
+        ("c++-users: joe\nowner-c++-users: betty", "c++-users", "owner-c++-users"),
+        ("a+b: joe\nowner-a: betty", "a+b", "owner-a"),
+        ("a+b: joe\nowner-a: betty\nowner-a+b: joe", "a+b", "owner-a+b"),
+        ("a: joe\nowner-a: betty", "a+x", "owner-a"),
+        ("a+*: joe\nowner-a: betty", "a+x", "owner-a"),
+    ],
+)
+def test_owner_of_names_with_the_delimiter(text: str, name: str, owner: str) -> None:
+    assert str(expand(Aliases(text), name).owner) == f"{owner}@gonzo.test"
+
+
 def test_problems_name_the_alias_and_its_owner() -> None:
     expansion = expand(Aliases("a: b\nb: nosuch\nowner-b: betty"), "a")
     owner = Address("owner-b", "gonzo.test")
