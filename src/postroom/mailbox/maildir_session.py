@@ -22,6 +22,7 @@ from postroom.mailbox.store import InUse, Unusable, unusable
 
 LOCK_NAME = "postroom.lock"
 INDEX_NAME = "postroom.index"
+_SURPLUS_OCTETS_MAX = 1024 * 1024
 
 
 class _File:
@@ -101,6 +102,8 @@ class MaildirSession:
         try:
             stored = os.read(handle, self.sizes[index] + 1)
             if len(stored) > self.sizes[index]:  # longer than its name says
+                if os.fstat(handle).st_size > len(stored) + _SURPLUS_OCTETS_MAX:
+                    return None  # too much for memory: it can be had in pieces
                 stored += _rest(handle)
         except OSError:
             return None

@@ -88,7 +88,8 @@ class Session(Protocol):
         """Read some messages whole, from ``first`` on, in CRLF form.
 
         Returns at least one; more while they fit in ``octets_max``. None stands for
-        a message that is gone or cannot be read.
+        a message that is gone or cannot be read, or is far
+        longer than its size says: ``pieces`` may still give it.
         """
 
     def pieces(self, index: int) -> Iterator[bytes]:

@@ -436,3 +436,13 @@ def test_a_lying_name_gives_the_whole_message(store: Maildirs, tmp_path: Path) -
     session = session_of(store)
     assert session.read(0, 1, 100) == [b"A: b\r\n" * 50_000]
     session.close()
+
+
+def test_a_name_that_lies_much_fills_no_memory(store: Maildirs, tmp_path: Path) -> None:
+    session_of(store).close()
+    path = tmp_path / "mail/joe/new/1.x,S=1,W=2"
+    path.write_bytes(b"A: b\n" * 500_000)
+    session = session_of(store)
+    assert session.read(0, 1, 100) == [None]
+    assert b"".join(session.pieces(0)) == b"A: b\r\n" * 500_000
+    session.close()

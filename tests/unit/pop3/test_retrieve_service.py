@@ -433,6 +433,20 @@ async def test_who_is_logged_in_has_time(office: Office) -> None:
         assert await client.ask("QUIT") == "+OK signing off (mailbox empty)"
 
 
+async def test_a_message_far_longer_than_its_name_says(
+    office: Office, tmp_path: Path
+) -> None:
+    office.deliver(LETTER)
+    content = (b"A: %b\n" % (b"b" * 30_000)) * 100
+    (tmp_path / "joe/new/1.x,S=1,W=2").write_bytes(content)
+    async with office.client() as client:
+        await client.login()
+        assert await client.ask("RETR 1") == "+OK 2 octets"
+        assert await client.many() == content.replace(b"\n", b"\r\n")
+        assert await client.ask("RETR 2") == f"+OK {len(LETTER)} octets"
+        assert await client.many() == LETTER
+
+
 async def test_the_log_says_why_a_message_cannot_be_had(
     office: Office, tmp_path: Path
 ) -> None:
