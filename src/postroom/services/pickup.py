@@ -12,6 +12,7 @@ from typing import assert_never
 
 from postroom.mail.address_list import parse_address_list
 from postroom.mail.envelope import Origin
+from postroom.mail.now import SECOND_US
 from postroom.net.stream import Stream, StreamError
 from postroom.observe.events import AnyEvent, Lifecycle
 from postroom.services.answer import Answer
@@ -31,6 +32,8 @@ from postroom.services.submission import (
 )
 from postroom.services.submitter import Errands
 
+ARGUMENTS_WAIT_US = 30 * SECOND_US
+"""How long a caller may take to say what it was called with."""
 _FAILED = "sendmail: the mail server failed; the log says how. Nothing was sent"
 _NO_QUEUE_RUN = "You do not have permission to process the queue"
 
@@ -68,7 +71,10 @@ class PickupService:
 
     async def _serve(self, stream: Stream, caller: Caller) -> None:
         person = await self.people.find(stream.peer_credentials().uid)
+        # A place is not for who says nothing; input may take as long as it likes.
+        stream.allow(ARGUMENTS_WAIT_US)
         argv = await caller.arguments()
+        stream.set_deadline(None)
         try:
             invocation = parse_argv(argv)
             exit_code = await self._do(invocation, person, caller)

@@ -296,6 +296,16 @@ async def test_errands_do_not_read_the_input(office: PostOffice) -> None:
         assert not result.was_asked
 
 
+async def test_who_says_nothing_does_not_keep_a_place(
+    office: PostOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("postroom.services.pickup.ARGUMENTS_WAIT_US", 1_000)
+    monkeypatch.setattr("postroom.net.sweeper.SWEEP_US", 1_000)
+    async with asyncio.timeout(60):
+        result = await answer(await connect_unix(office.path))
+    assert result.exit_code == 75
+
+
 async def test_smtp_on_standard_input(office: PostOffice) -> None:
     result = await call(office, "sendmail -bs", [b"helo x\r\n", b"quit\r\n"])
     assert result.out == f"220 hello {USER}\r\nHELO X\r\nQUIT\r\n".encode()
