@@ -314,10 +314,6 @@ class _Pop3Session:
 
     async def _logged_in(self, login: str, user: str) -> None:
         tools, connection = self._tools, self._connection
-        if self._comes_too_soon(user):
-            # RFC 2449 §8.1.1: said to PASS, after the password was found right.
-            text = "minimum time between mail checks is not over"
-            return self._not_now("LOGIN-DELAY", text)
         self.origin = msgspec.structs.replace(self.origin, login=user)
         tools.emit(
             LoggedIn(
@@ -340,9 +336,19 @@ class _Pop3Session:
                 text = "mailbox cannot be opened"
                 connection.login_refused(code, text, is_failure=False)
             case _:
-                self._login_until_us = None
-                self._reader = MailboxReader(opened, tools.pool, self._settings)
-                connection.login_accepted(opened.sizes, opened.uids)
+                await self._open_to(user, opened)
+
+    async def _open_to(self, user: str, opened: Session) -> None:
+        reader = MailboxReader(opened, self._tools.pool, self._settings)
+        # Not sooner: who finds the mailbox in use has not had a login.
+        if self._comes_too_soon(user):
+            await reader.aclose()
+            # RFC 2449 §8.1.1: said to PASS, after the password was found right.
+            text = "minimum time between mail checks is not over"
+            return self._not_now("LOGIN-DELAY", text)
+        self._login_until_us = None
+        self._reader = reader
+        self._connection.login_accepted(opened.sizes, opened.uids)
 
     def _not_now(self, code: str, text: str) -> None:
         self._tell_refused(Refused("PASS", f"[{code}] {text}"))

@@ -359,6 +359,21 @@ async def test_a_login_opens_the_mailbox_of_its_domain(
     assert os.listdir(tmp_path / domain) == ["joe"]
 
 
+async def test_a_mailbox_in_use_costs_no_login_delay(office: Office) -> None:
+    settings = Pop3Settings(login_delay=Duration.from_text("1h"))
+    held = office.store.open(MailboxName("joe", "home.test"))
+    assert not isinstance(held, InUse | Unusable)
+    async with office.client(settings) as client:
+        assert (await client.login()).startswith("-ERR [IN-USE] ")
+        held.close()
+        await client.ask("USER joe")
+        assert (await client.ask("PASS secret")).startswith("+OK")
+        await client.ask("QUIT")
+    async with office.client(settings) as client:
+        assert (await client.login()).startswith("-ERR [LOGIN-DELAY] ")
+        assert office.left() == 0  # and nobody has it
+
+
 UNUSABLE = {
     "a name that is no mailbox": ("../x", "-ERR [SYS/PERM] "),
     "a file in the way": ("file", "-ERR [SYS/PERM] "),
