@@ -33,6 +33,12 @@ class RunAs(msgspec.Struct, frozen=True):
     uid: int
     gid: int
     groups: tuple[int, ...]
+    home: str = "/"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What programs that a policy hook starts have to believe of themselves."""
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
 
 def choose_identity(process: ProcessSettings, euid: int) -> RunAs | None:
@@ -64,7 +70,7 @@ def choose_identity(process: ProcessSettings, euid: int) -> RunAs | None:
         raise IdentityError("workers never run as root: name another user")
     gid = _group_id(process.group) if process.group else entry.pw_gid
     groups = tuple(os.getgrouplist(entry.pw_name, gid))
-    return RunAs(entry.pw_name, entry.pw_uid, gid, groups)
+    return RunAs(entry.pw_name, entry.pw_uid, gid, groups, entry.pw_dir)
 
 
 def become(run_as: RunAs | None) -> None:

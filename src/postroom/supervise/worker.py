@@ -225,6 +225,7 @@ def _spawn(
             pass_fds=kept,
             process_group=0,  # Ctrl-C is for the supervisor only
             umask=0o077,
+            env={**os.environ, **(run_as.environment if run_as else {})},
             user=run_as.uid if run_as else None,
             group=run_as.gid if run_as else None,
             extra_groups=run_as.groups if run_as else None,

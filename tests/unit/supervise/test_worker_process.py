@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import socket
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import json, os, sys
 mask = os.umask(0)
 open_fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))
 print(json.dumps({"uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+    "home": os.environ.get("HOME"), "user": os.environ.get("USER"),
     "umask": mask, "fds": len(open_fds), "group": os.getpgrp() == os.getpid()}),
     file=open(sys.argv[1], "w"))
 """
@@ -105,6 +107,7 @@ async def test_root_becomes_the_user_with_its_groups(
     found = await told(interpreter, out, ProcessSettings(user="nobody"))
     assert (found["uid"], found["gid"]) == (65534, 65534)
     assert found["groups"] == [65534]
+    assert (found["user"], found["home"]) == ("nobody", pwd.getpwuid(65534).pw_dir)
 
 
 async def test_program_that_is_not_there_is_an_error() -> None:
