@@ -16,6 +16,8 @@ _Who = tuple[int, frozenset[int]]
 
 _CHECK_GENERATION = 0
 """Generations in force are numbered from 1."""
+_MODES = {"run_directory": "755", "drop_directory": "3733"}
+"""Others than 700: users have to reach what is in them."""
 _PRIVATE = ("spool.directory", "run_directory", "history.directory")
 _LONGEST_SOCKET = "worker-999.sock"
 _SOCKET_OCTETS_MAX = 107
@@ -153,8 +155,16 @@ def directory_findings(config: Config) -> Findings:
             continue  # made at the start, by root for the workers
         if not _may_write(existing, config):
             user = config.process.user or _own_name()
-            remedy = f'"install -d -o {user} -m 700 {path}" as root makes it right'
-            what = "does not exist and cannot be made" if missing else "is not writable"
+            if missing:
+                what = "does not exist and cannot be made"
+                mode = _MODES.get(name, "700")
+                remedy = f'"install -d -o {user} -m {mode} {path}" as root makes it'
+            else:
+                what = "is not writable"
+                remedy = (
+                    f'"chown {user} {path}" if it is for nothing else, or name a '
+                    "directory of its own"
+                )
             yield problem(f"{name}: {path} {what} by {user}: {remedy}")
         elif not missing and name in _PRIVATE:
             yield from _stranger_findings(name, existing, config)

@@ -189,7 +189,10 @@ def bind_unix(
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise BindError(f"cannot listen on {path}: {error}") from error
+        why = f"cannot listen on {path}: {error.strerror or error}"
+        if run_as is not None and error.errno == errno.EACCES:
+            why += f": {Path(path).parent} has to belong to {run_as.name}"
+        raise BindError(why) from error
     finally:
         os.umask(before)
     return sock

@@ -445,3 +445,14 @@ def test_files_that_root_can_read_and_workers_cannot(
     assert f"who may not enter {closed}" in found("policy")[0]
     site.config = site.config.replace('"spool"', '"closed/spool"')
     assert f"who may not enter {closed}" in found("spool")[0]
+
+
+def test_the_remedy_never_spoils_a_directory_that_is_there(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.path / "drop").rmdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    problems = "\n".join(site.check().problems)
+    assert f"-m 3733 {site.path / 'drop'}" in problems
+    assert f'{site.path / "run"}" if it is for nothing else' in problems
+    assert "-m 700" not in problems
