@@ -48,7 +48,8 @@ def open_logins(
     """
     auth = config.auth
     accounts = Accounts(_backend(config, users, workers, emit), _tokens(config, emit))
-    return Logins(accounts, auth, Penalties(auth, counters), config.hostname)
+    penalties = Penalties(auth, counters, lambda: users.domains)
+    return Logins(accounts, auth, penalties, config.hostname)
 
 
 async def check_login(

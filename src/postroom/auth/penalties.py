@@ -6,6 +6,7 @@ many fail is slow for everybody, and locked out for nobody: who only wants to ke
 somebody out could fail on purpose.
 """
 
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from postroom.auth.settings import AuthSettings
@@ -22,11 +23,23 @@ class Rates(Protocol):
 
 
 class Penalties:
-    """Counts failures and says what they cost."""
+    """Counts failures and says what they cost.
 
-    def __init__(self, settings: AuthSettings, rates: Rates) -> None:
+    Args:
+        settings: how many are too many, and for how long.
+        rates: those of all workers.
+        domains: gives our own domains, in lower case: a user is the same in all.
+    """
+
+    def __init__(
+        self,
+        settings: AuthSettings,
+        rates: Rates,
+        domains: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._settings = settings
         self._rates = rates
+        self._domains = domains
 
     def is_barred(self, client_ip: str, mono_us: int) -> bool:
         """Whether an address has failed so often that it is not heard now."""
@@ -41,13 +54,13 @@ class Penalties:
         if not login:
             return settings.failure_delay
         user = self._rate(settings.failures_per_user)
-        is_over = self._rates.hit(_user_key(login), user, mono_us)
+        is_over = self._rates.hit(self._user_key(login), user, mono_us)
         return settings.failure_delay_max if is_over else settings.failure_delay
 
     def delay_of(self, user: str, mono_us: int) -> Duration:
         """Return how long the answer to a good login waits: usually not at all."""
         settings = self._settings
-        if self._is_spent(_user_key(user), settings.failures_per_user, mono_us):
+        if self._is_spent(self._user_key(user), settings.failures_per_user, mono_us):
             return settings.failure_delay_max
         return Duration(0)
 
@@ -59,10 +72,12 @@ class Penalties:
     def _rate(self, count: int) -> Rate:
         return Rate(count, self._settings.failures_period, count)
 
+    def _user_key(self, login: str) -> str:
+        # One user, one count: "joe@" any of our domains is joe, as at the login.
+        name = login.lower()
+        local, at, domain = name.rpartition("@")
+        return f"login-user:{local if at and domain in self._domains() else name}"
+
 
 def _client_key(client_ip: str) -> str:
     return f"login-client:{client_of(client_ip)}"
-
-
-def _user_key(login: str) -> str:
-    return f"login-user:{login.lower()}"

@@ -128,7 +128,7 @@ class SharedCounters:
             key: what is limited; keep keys of different rates apart by a prefix.
             rate: the limit in force.
             mono_us: now, on the system-wide monotonic clock.
-            events: how many at once.
+            events: how many at once; 0 only looks whether an event would be too many.
         """
         return self._times.hit(self._mark(key), rate, mono_us, events)
 
@@ -224,6 +224,8 @@ class _Table:
         verdict = decide(tat_us, mono_us, rate, events)
         if not isinstance(verdict, Allowed):
             return verdict.wait_us
+        if not events:  # a mere look: nothing to keep, and no room needed for it
+            return 0
         if cell is None:
             cell = self._place(mark, mono_us)
             if cell is None:

@@ -132,7 +132,13 @@ async def _go_on(talk: Talk, logins: Logins, attempt: Attempt, answer: Answer) -
                 attempt.is_lost = True
                 await _count(talk, logins, attempt.mechanism, failed)
             case question:
+                if _is_barred(talk, logins):
+                    return _bar(talk, attempt)
                 answer = await logins.accounts.answer(question)
+                # Of guesses made side by side, too many may have failed by now: what
+                # came of the others is nobody's business.
+                if _is_barred(talk, logins):
+                    return _bar(talk, attempt)
 
 
 async def _end(talk: Talk, logins: Logins, attempt: Attempt, ended: Ended) -> None:
@@ -205,6 +211,18 @@ def _fail(talk: Talk, logins: Logins, failed: Failed) -> None:
             talk.core.reply(replies.LOGIN_FAILED)
 
 
+def _is_barred(talk: Talk, logins: Logins) -> bool:
+    mono_us = talk.tools.shop.clock().mono_us
+    return logins.penalties.is_barred(talk.origin.client_ip, mono_us)
+
+
+def _bar(talk: Talk, attempt: Attempt) -> None:
+    """End an exchange unheard: its address has failed too often since it began."""
+    talk.attempt = None
+    talk.rejected("AUTH", attempt.mechanism, _BARRED, "failures_per_client")
+    talk.core.reply(tempo.refused(talk, "AUTH", _BARRED))
+
+
 def _objection(
     talk: Talk, logins: Logins | None, name: str, channel: Channel
 ) -> tuple[Reply, str] | None:
@@ -215,8 +233,7 @@ def _objection(
         if needs_secrecy(name) and not logins.keeps_secrets(channel):
             return _NEEDS_TLS, "auth-needs-tls"
         return replies.NO_MECHANISM, "auth-mechanism"
-    mono_us = talk.tools.shop.clock().mono_us
-    if logins.penalties.is_barred(talk.origin.client_ip, mono_us):
+    if _is_barred(talk, logins):
         return _BARRED, "failures_per_client"
     return None
 

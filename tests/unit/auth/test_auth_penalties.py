@@ -10,6 +10,7 @@ from postroom.mail.units import Duration
 
 NOW = 1_000 * SECOND_US
 PERIOD = Duration.from_text("10m")
+DOMAINS = ("gonzo.test", "whizzer.test")
 SETTINGS = AuthSettings(
     failures_per_client=4,
     failures_per_user=6,
@@ -22,7 +23,10 @@ SETTINGS = AuthSettings(
 def two_workers() -> tuple[Penalties, Penalties]:
     buffer = bytearray(map_octets(2))
     prepare_map(buffer)
-    one, other = (Penalties(SETTINGS, SharedCounters(buffer, 2, row)) for row in (0, 1))
+    one, other = (
+        Penalties(SETTINGS, SharedCounters(buffer, 2, row), lambda: DOMAINS)
+        for row in (0, 1)
+    )
     return one, other
 
 
@@ -88,3 +92,20 @@ def test_a_failure_without_a_user_counts_against_the_client_only() -> None:
         assert one.failed("192.0.2.1", "", NOW) == SETTINGS.failure_delay
     assert other.is_barred("192.0.2.1", NOW)
     assert other.delay_of("", NOW) == 0
+
+
+def test_a_user_is_the_same_in_each_of_our_domains() -> None:
+    one, other = two_workers()
+    spellings = ("joe", "joe@gonzo.test", "JOE@Whizzer.test")
+    for turn in range(6):
+        one.failed(f"192.0.2.{turn}", spellings[turn % 3], NOW)
+    for spelling in spellings:
+        assert other.delay_of(spelling, NOW) == SETTINGS.failure_delay_max
+    assert other.delay_of("joe@elsewhere.test", NOW) == 0
+
+
+def test_nobody_is_barred_because_many_others_fail() -> None:
+    one, _ = two_workers()
+    for number in range(20_000):
+        one.failed(f"2001:db8:{number:x}::1", f"user{number}", NOW)
+    assert not any(one.is_barred(f"192.0.2.{n}", NOW) for n in range(200))

@@ -100,6 +100,18 @@ def test_rates_whose_time_is_past_give_up_their_cells() -> None:
     assert a.hit("more", rate, 101 * SECOND) == 0
 
 
+def test_a_look_at_a_rate_needs_no_room() -> None:
+    """Or whoever fills the map, by failing from many networks, bars everybody."""
+    (a,) = workers(1, slots=BUCKET)
+    rate = Rate(1, Duration(SECOND), 1)
+    for number in range(BUCKET):
+        assert a.hit(f"k{number}", rate, 100 * SECOND, 0) == 0
+        assert a.hit(f"k{number}", rate, 100 * SECOND) == 0
+    assert a.hit("more", rate, 100 * SECOND, 0) == 0
+    assert a.full == 0
+    assert a.hit("k3", Rate(1, Duration(SECOND), 0), 100 * SECOND, 0) == SECOND
+
+
 def test_a_rate_survives_the_death_of_its_worker() -> None:
     buffer = bytearray(map_octets(2, 64))
     prepare_map(buffer)

@@ -1,5 +1,6 @@
 """AUTH in a session: what is offered, what is answered, what failures cost."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from postroom import defer, hook, reject
+from postroom.auth.backend import Accounts
+from postroom.auth.sasl import Verdict
 from postroom.auth.settings import MECHANISMS, AuthSettings
 from postroom.limits.shared import SharedCounters, map_octets, prepare_map
 from postroom.mail.envelope import Origin
@@ -22,7 +25,7 @@ from postroom.observe.events import (
 from postroom.policy.hooks import Function
 from postroom.services.receive import ReceiveService
 from postroom.smtp.settings import ServerSettings
-from postroom.testing.accounts import logins_of
+from postroom.testing.accounts import BookBackend, logins_of
 from postroom.testing.conversation import ListConversation, Piece
 from postroom.testing.exchange import Book
 from postroom.testing.workbench import Bench, Plan, bench
@@ -42,6 +45,20 @@ def b64(text: bytes) -> str:
 
 def book() -> Book:
     return Book({"tim": "tanstaaftanstaaf", "joe": "x"}, tokens={"token": "tim"})
+
+
+class SlowCheck(BookBackend):
+    """Checks of passwords that end when they are told to."""
+
+    def __init__(self, book: Book) -> None:
+        super().__init__(book)
+        self.checks = 0
+        self.go_on = asyncio.Event()
+
+    async def check_password(self, login: str, password: bytes) -> Verdict:
+        self.checks += 1
+        await self.go_on.wait()
+        return await super().check_password(login, password)
 
 
 @asynccontextmanager
@@ -264,6 +281,46 @@ async def test_an_address_that_fails_too_often_is_not_heard() -> None:
         assert other.codes[2:] == ["235 2.7.0"]
         b.clock.jump(settings.failures_period.seconds / 4)
         assert (await talk(b, HELLO, AUTH)).codes[2:] == ["235 2.7.0"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "guess"),
+    [
+        ("AUTH LOGIN " + b64(b"tim"), b64(b"tanstaaftanstaaf")),
+        ("AUTH PLAIN", GOOD),
+    ],
+)
+async def test_exchanges_held_open_are_no_further_guesses(
+    begun: str, guess: str
+) -> None:
+    settings = AuthSettings(plaintext="always", failures_per_client=2)
+    asked = book()
+    async with site(settings, accounts=asked) as b:
+
+        async def fails_elsewhere() -> None:
+            await talk(b, HELLO, WRONG, WRONG)
+            asked.asked.clear()
+
+        said = await talk(b, HELLO, f"{begun}\n", fails_elsewhere, f"{guess}\n")
+        assert said.codes[-1] == "454 4.7.0"
+        assert not asked.asked
+        assert not b.told(LoggedIn)
+
+
+async def test_what_came_of_guesses_made_side_by_side_is_not_told() -> None:
+    settings = AuthSettings(plaintext="always", failures_per_client=2)
+    async with site(settings) as b:
+        quick = logins_of(book(), settings, b.counters)
+        slow = SlowCheck(book())
+        b.tools = b.tools._replace(logins=quick._replace(accounts=Accounts(slow)))
+        sessions = [asyncio.create_task(talk(b, HELLO, one)) for one in (AUTH, WRONG)]
+        await b.until(lambda: slow.checks == 2)
+        b.tools = b.tools._replace(logins=quick)
+        await talk(b, HELLO, WRONG, WRONG)
+        slow.go_on.set()
+        for said in await asyncio.gather(*sessions):
+            assert said.codes[2:] == ["454 4.7.0"]
+        assert not b.told(LoggedIn)
 
 
 async def test_a_network_of_ipv6_is_one_client() -> None:
