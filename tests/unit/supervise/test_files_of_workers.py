@@ -108,7 +108,7 @@ def test_a_socket_is_theirs_from_the_first(place: Path, nobody: RunAs) -> None:
     with bind_unix(str(path), mode=0o666, run_as=nobody):
         found = path.stat()
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (nobody.uid, 0o666)
-    with pytest.raises(BindError, match="denied: .* has to belong to nobody"):
+    with pytest.raises(BindError, match=r"denied: .* has to belong to nobody"):
         bind_unix(str(place / "s.sock"), mode=0o666, run_as=nobody)
 
 
