@@ -438,6 +438,7 @@ def test_files_that_root_can_read_and_workers_cannot(
     assert "aliases cannot be read by" in found("route.aliases")[0]
     closed = site.path / "closed"
     closed.mkdir()
+    closed.chmod(0o755)  # whatever the umask
     site.write("closed/policy.py", "from postroom import hook\n")
     site.set("policy", 'module = "closed/policy.py"')
     assert found("policy") == []
