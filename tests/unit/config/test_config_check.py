@@ -68,7 +68,7 @@ class SiteFolder:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
     # As an ordinary user would see it, whoever runs the tests.
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 1000)
     monkeypatch.setattr(check_listen, "_UNPRIVILEGED_PORTS", "/nonexistent")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     return SiteFolder(tmp_path)
