@@ -310,7 +310,10 @@ def _own(config: Config) -> OwnNames:
         addresses |= own_addresses()
     ports = {listen.port for listen in smtp}
     return OwnNames.of(
-        [config.hostname], addresses | _UNSPECIFIED, ports, everywhere=everywhere
+        [config.hostname, *config.route.own_hosts],
+        addresses | _UNSPECIFIED,
+        ports,
+        everywhere=everywhere,
     )
 
 

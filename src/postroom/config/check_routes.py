@@ -39,7 +39,8 @@ AnyFile = TableFile[Targets] | TableFile[str]
 def route_findings(config: Config) -> Findings:
     """Read the tables as the server would and follow what they say."""
     try:
-        own = OwnNames.of([config.hostname], (one.ip for one in config.listen))
+        names = [config.hostname, *config.route.own_hosts]
+        own = OwnNames.of(names, (one.ip for one in config.listen))
         router = Router(config.route, config.hostname, own)
     except ValueError as error:
         yield problem(f"route: {error}")

@@ -14,6 +14,11 @@ class RouteSettings(
     """Domains whose mail is delivered here; our own host name and ``localhost``
     always are."""
 
+    own_hosts: tuple[str, ...] = ()
+    """Further host names and addresses that lead to this system, such as the name in
+    your MX or the public address of a router before it. Mail that is not local is never
+    sent to them, as it would come back."""
+
     recipient_delimiter: str = "+"
     """What parts ``user+detail``; empty: nothing does."""
 

@@ -98,6 +98,23 @@ async def test_who_we_are(yard: Yard, where: str, ours: list[str]) -> None:
     await built.aclose()
 
 
+async def test_who_we_are_behind_a_router(yard: Yard) -> None:
+    """Its port is another than ours, and our MX has another name than we have."""
+    built = yard.build(
+        'own_hosts = ["MX.Gonzo.test", "192.0.2.25", "2001:DB8::25"]\n'
+        '[[listen]]\naddress = "127.0.1.1:2525"\n'
+    )
+    own = built.own
+    assert own.is_name("mx.gonzo.test")
+    assert not own.is_name("192.0.2.25")
+    assert own.is_address("192.0.2.25", 25)
+    assert own.is_address("2001:db8:0::25", 25)
+    assert own.is_address("::ffff:192.0.2.25", 25)
+    assert not own.is_address("192.0.2.26", 25)
+    assert not own.is_address("127.0.1.1", 25)
+    await built.aclose()
+
+
 MAILBOXES = {
     "of a domain": ("joe@b.test", "joe@b.test"),
     "of the hostname": ("Joe+list@gonzo.test", "joe@gonzo.test"),
