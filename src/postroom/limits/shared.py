@@ -38,6 +38,9 @@ Buffer = bytearray | memoryview | mmap
 BUCKET = 16
 SLOTS = 4_096
 """Default cells per table: 128 KiB a row."""
+_ROOM = 4
+"""Cells for each key that may count at a time: a bucket is then all but never full."""
+_SLOTS_MAX = 1 << 20
 _HEADER_OCTETS = 64
 _SECRET_OCTETS = 16
 _TABLES = 4
@@ -50,6 +53,12 @@ def map_octets(rows: int, slots: int = SLOTS) -> int:
     assert rows >= 1
     assert slots % BUCKET == 0
     return _HEADER_OCTETS + rows * slots * _TABLES * _WORD_OCTETS
+
+
+def slots_for(keys: int) -> int:
+    """Return how many cells a table needs for so many keys that count at a time."""
+    needed = -(-keys * _ROOM // SLOTS) * SLOTS
+    return min(max(SLOTS, needed), _SLOTS_MAX)
 
 
 def prepare_map(buffer: Buffer) -> None:

@@ -10,6 +10,7 @@ from postroom.admin.settings import ProcessSettings
 from postroom.config.load import load, parse
 from postroom.config.problems import ConfigError
 from postroom.config.settings import Config
+from postroom.limits.shared import SLOTS, slots_for
 from postroom.mail.units import Duration
 from postroom.net.settings import TlsSettings
 from postroom.observe.settings import LogSettings
@@ -38,7 +39,8 @@ class Plan(msgspec.Struct, frozen=True):
     ``config_text`` is the file's text as it was read; ``workers`` how many to start;
     ``history_directory`` is empty where the history is within the spool;
     ``pam_service`` is what the root helper asks, empty for no helper; ``files_max``
-    how many files one worker may come to have open.
+    how many files one worker may come to have open; ``counter_slots`` for how many
+    keys the shared counters have room.
     """
 
     config_path: str
@@ -57,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     pam_timeout: Duration = Duration(0)
     tls: TlsSettings = TlsSettings()
     files_max: int = 0
+    counter_slots: int = SLOTS
 
 
 LoadPlan = Callable[[], Plan]
@@ -64,6 +67,11 @@ LoadPlan = Callable[[], Plan]
 
 FILES_BESIDE = 200
 """Shards, bodies, mailboxes, name servers, tables, sockets to listen on."""
+
+_KEYS_PER_SESSION = 3
+"""A session of SMTP is counted for its address, its /64 and its /48."""
+_COUNTED_BESIDE = 1000
+"""Destinations and their like."""
 
 PLAN_ERRORS = (ConfigError, ValueError, OSError)
 
@@ -123,6 +131,19 @@ def load_plan(path: str) -> Plan:
         pam_timeout=config.auth.pam_timeout,
         tls=config.tls,
         files_max=_files_max(config),
+        counter_slots=slots_for(_counted_max(config)),
+    )
+
+
+def _counted_max(config: Config) -> int:
+    """Say how many counts there are when all sessions are of different networks.
+
+    All of them may be one worker's.
+    """
+    return (
+        _KEYS_PER_SESSION * config.receive.sessions_max
+        + config.pop3.sessions_max
+        + _COUNTED_BESIDE
     )
 
 

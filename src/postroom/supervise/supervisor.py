@@ -61,6 +61,11 @@ REAP_S = 10
 STEADY_US = 60 * SECOND_US
 """A worker that lived this long is not counted as crashing in a row."""
 
+_TOO_FEW_SLOTS = (
+    "sessions_max is raised by so much that clients may be refused before it is "
+    "reached: restart the server to make room for their counters"
+)
+
 
 class Means(NamedTuple):
     """What a supervisor works with, for life.
@@ -106,7 +111,9 @@ class Supervisor:
         self._workers_fd = means.workers_fd
         self._workers: dict[int, Worker] = {}
         self._generations = count(read_now().utc_us)
-        self._counters_fd, self._counters = _make_counters(plan.workers)
+        self._counter_slots = plan.counter_slots  # for life, whatever HUP brings
+        made = _make_counters(plan.workers, plan.counter_slots)
+        self._counters_fd, self._counters = made
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._asked = 0  # the generation that answers are about; others come late
         self._swapping: asyncio.Task[None] | None = None
@@ -312,6 +319,8 @@ class Supervisor:
         self._keyring.take(wanted, keys)
         self._send_all(Commit(generation))
         self._tell("the new configuration is in force")
+        if plan.counter_slots > 2 * self._counter_slots:
+            self._tell(_TOO_FEW_SLOTS, "warning")
         return ""
 
     async def _prepare_all(self, prepare: Prepare) -> list[str]:
@@ -407,8 +416,8 @@ class Supervisor:
         return f' as the user "{self._run_as.name}" (can it read the program?)'
 
 
-def _make_counters(workers: int) -> tuple[int, SharedCounters]:
-    octets = map_octets(workers)
+def _make_counters(workers: int, slots: int) -> tuple[int, SharedCounters]:
+    octets = map_octets(workers, slots)
     fd = os.memfd_create("postroom-counters", os.MFD_CLOEXEC)
     os.ftruncate(fd, octets)
     shared = mmap.mmap(fd, octets)

@@ -6,6 +6,10 @@ import pytest
 
 from postroom.admin.settings import ProcessSettings
 from postroom.config.problems import ConfigError
+from postroom.limits.shared import SharedCounters, map_octets
+from postroom.mail.reply import Reply
+from postroom.services.admission import Admission, Admitted, TurnedAway
+from postroom.services.settings import ReceiveSettings
 from postroom.supervise.identity import IdentityError, choose_identity, make_directory
 from postroom.supervise.lock import AlreadyRunning, take_lock
 from postroom.supervise.plan import Plan, changed_in_place, load_plan
@@ -39,6 +43,32 @@ def test_plan_is_read_from_the_configuration(path: Path) -> None:
         ("smtp", "smtp 127.0.0.1:2525", "127.0.0.1:2525"),
         ("pop3", "pop", "[::1]:1110"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sessions_max", "network"),
+    [
+        (1_000, "2001:db8:{:x}::1"),
+        (1_000, "10.{}.{}.1"),
+        (5_000, "2001:{:x}::1"),
+        (20_000, "10.{}.{}.1"),
+    ],
+)
+def test_all_sessions_can_be_counted_though_each_is_of_another_network(
+    path: Path, sessions_max: int, network: str
+) -> None:
+    path.write_text(f"{TEXT}[receive]\nsessions_max = {sessions_max}\n")
+    slots = load_plan(str(path)).counter_slots
+    # Of a single worker: the worst case. With a secret that is always the same.
+    counters = SharedCounters(bytearray(map_octets(1, slots)), 1, 0)
+    admission = Admission(ReceiveSettings(sessions_max=sessions_max))
+    for number in range(sessions_max):
+        parts = (number,) if ":" in network else divmod(number, 256)
+        found = admission.enter(counters, network.format(*parts))
+        assert isinstance(found, Admitted), (number, found)
+    assert admission.enter(counters, "192.0.2.1") == TurnedAway(
+        Reply.of(421, "4.3.2", "too many sessions, try again later"), "sessions_max"
+    )
 
 
 def test_wrong_configuration_is_no_plan(path: Path) -> None:
