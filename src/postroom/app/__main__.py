@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from postroom.admin.link import read_job
 from postroom.app.worker import run_worker
+from postroom.net.keys import hush_bad_server_names
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
         print(f"postroom.app: {error}: workers are started by postroom serve")
         return 64
     keep_files_to_ourselves()
+    hush_bad_server_names()
     return run_worker(job, takes_signals=True)
 
 

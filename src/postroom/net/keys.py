@@ -8,6 +8,7 @@ by one assignment: sessions under way keep theirs. Keys that the library refuses
 import fcntl
 import os
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
@@ -170,6 +171,23 @@ def _defaults(pairs: Sequence[KeyPair]) -> tuple[int, ...]:
 def _note(session: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
     if name and isinstance(session, TlsSession):
         session.server_name = name
+
+
+def hush_bad_server_names() -> None:
+    """Have nothing written to standard error for a server name that is no ASCII.
+
+    Python turns the name into text before our callback is asked, and prints a
+    traceback where it cannot: any stranger could fill the journal with them. The
+    handshake fails all the same (RFC 6066 §3 wants ASCII), and is told as an event.
+    """
+    before = sys.unraisablehook
+
+    def hook(found: "sys.UnraisableHookArgs") -> None:
+        is_name = isinstance(found.object, bytes)
+        if not (is_name and isinstance(found.exc_value, UnicodeDecodeError)):
+            before(found)
+
+    sys.unraisablehook = hook
 
 
 def _context(

@@ -34,6 +34,7 @@ _TEXTS: Final = {
     "UNSUPPORTED_PROTOCOL": _OLD,
     "TLSV1_ALERT_PROTOCOL_VERSION": _OLD,
     "VERSION_TOO_LOW": _OLD,
+    "CALLBACK_FAILED": "the client asks for a server by a name that is none",
     "NO_SHARED_CIPHER": "no cipher in common",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client has no certificate",
     "TLSV1_ALERT_UNKNOWN_CA": "the peer does not know our certificate's issuer",

@@ -5,8 +5,10 @@ import shutil
 import ssl
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +26,15 @@ from postroom.net.certificates import (
     read_pair,
 )
 from postroom.net.clock import read_now
-from postroom.net.keys import KeyPair, Keys, ServerTls, by_name
+from postroom.net.keys import (
+    KeyPair,
+    Keys,
+    ServerTls,
+    by_name,
+    hush_bad_server_names,
+)
 from postroom.net.settings import CertificateSettings, TlsSettings
-from postroom.net.tls import TlsLayer
+from postroom.net.tls import TlsError, TlsLayer
 from postroom.testing.authority import Authority
 
 OWNERS = {os.geteuid()}
@@ -331,3 +339,37 @@ def test_a_session_can_be_resumed(authority: Authority) -> None:
         assert theirs.decrypt(ours.encrypt(b"220 a.test\r\n")) == b"220 a.test\r\n"
         kept = theirs.session.session
         ours.close()
+
+
+@pytest.mark.parametrize("names", [("one.test",), ("one.test", "two.test")])
+def test_a_server_name_that_is_no_ascii_ends_the_handshake_quietly(
+    authority: Authority,
+    names: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    hush_bad_server_names()
+    keys = Keys(tuple(pair(authority, name) for name in names))
+    context = ServerTls(TlsSettings(), keys).context("smtp")
+    assert context is not None
+    theirs = TlsLayer(
+        ssl.create_default_context(), server_side=False, server_hostname="one.test"
+    )
+    assert not theirs.handshake(b"")
+    hello = theirs.data_to_send()
+    assert hello.count(b"one.test") == 1
+    ours = TlsLayer(context, server_side=True)
+    with pytest.raises(TlsError, match="by a name that is none"):
+        ours.handshake(hello.replace(b"one.test", b"\xff\n\x1b[2J.x"))
+    assert ours.data_to_send()  # the client is told
+    assert not printed
+
+
+def test_other_mishaps_are_still_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    hush_bad_server_names()
+    sys.unraisablehook(SimpleNamespace(object=print, exc_value=ValueError()))
+    sys.unraisablehook(SimpleNamespace(object=b"x", exc_value=ValueError()))
+    assert len(printed) == 2
