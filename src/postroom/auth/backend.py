@@ -6,7 +6,7 @@ what verifies tokens. Nothing here raises for what a client sends; what breaks a
 backend is ``Unavailable``, and the client is told to come back later.
 """
 
-from typing import Protocol, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 from postroom.auth.mechanisms import Ability
 from postroom.auth.sasl import (
@@ -26,6 +26,8 @@ from postroom.auth.sasl import (
 from postroom.auth.scram import Verifier
 from postroom.auth.throttle import Busy, Ok, PasswordChecks
 from postroom.auth.users import Users
+
+_T = TypeVar("_T")
 
 _BUSY = Unavailable("too many password checks wait")
 _WRONG = Unknown("wrong user or password")
@@ -138,23 +140,27 @@ class UsersFile:
             case Busy():
                 return _BUSY
             case _:
-                return _WRONG
+                return self._unless_faulty(_WRONG)
 
     async def find_user(self, name: str) -> Verdict:
         """Look the name up in memory."""
         await self._checks.refresh()
         user = self._users.find(name)
-        return Known(user.name) if user else _NO_SUCH_USER
+        return Known(user.name) if user else self._unless_faulty(_NO_SUCH_USER)
 
     async def find_verifier(self, login: str) -> Verifier | Unavailable:
         """Look the verifier up in memory."""
         await self._checks.refresh()
-        return self._users.scram_verifier(login)
+        return self._unless_faulty(self._users.scram_verifier(login))
 
     async def find_secret(self, login: str) -> Secret | Unavailable:
         """Look the secret up in memory."""
         await self._checks.refresh()
-        return self._users.cram_secret(login)
+        return self._unless_faulty(self._users.cram_secret(login))
+
+    def _unless_faulty(self, answer: _T) -> _T | Unavailable:
+        """Give an answer, unless it is only so because no users are known."""
+        return Unavailable(self._users.fault) if self._users.fault else answer
 
 
 class PasswordsOnly:

@@ -1,7 +1,9 @@
 """The users in force: who exists, and whether a password is theirs.
 
 The file is read by ``refresh`` only, from a thread; all else answers from memory. A
-file with an error is refused and the version before stays in force.
+file with an error is refused and the version before stays in force. Where there is
+none before, as when the server has just started, nobody can say who exists (``fault``):
+mail waits, and logins are told to come back. A file that is not there has no users.
 """
 
 import os
@@ -40,6 +42,9 @@ class _Version(msgspec.Struct, frozen=True):
 class Users:
     """The users file, held in memory.
 
+    Attributes:
+        fault: why nobody can say who exists; empty if all is well.
+
     Args:
         path: the file.
         settings: how passwords are hashed.
@@ -62,6 +67,8 @@ class Users:
         self._version = _Version({})
         self._mark = _NO_MARK
         self._problem: UsersError | None = None
+        self.fault = ""
+        self._has_version = False
         self._read_ns = -1
         self._secret = secret or os.urandom(32)
         # Unknown users are checked against this, so that they cost the same.
@@ -93,11 +100,18 @@ class Users:
         except OSError as error:
             self._mark = _NO_MARK
             problem = UsersError(self.path, f"cannot be read: {error.strerror}")
+            is_there = not isinstance(error, FileNotFoundError)
         except UsersError as error:
-            problem = error
+            problem, is_there = error, True
         else:
             self._version, self._problem = _version(users), None
+            self._has_version, self.fault = True, ""
             return None
+        if not self._has_version:
+            self.fault = str(problem) if is_there else ""
+        if self.fault:
+            why = f"{problem.reason}; until it is mended, mail for users waits"
+            problem = UsersError(self.path, why, problem.line)
         told = str(problem) == str(self._problem)
         self._problem = problem
         return None if told else problem
@@ -107,8 +121,16 @@ class Users:
         return time.monotonic_ns() - self._read_ns > age * 1000 or self._read_ns < 0
 
     def exists(self, name: str) -> bool:
-        """Whether mail for this local name has a mailbox."""
-        return name.lower() in self._version.users
+        """Whether mail for this local name has a mailbox.
+
+        Raises:
+            OSError: nobody can say, because the file could not be read yet.
+        """
+        if name.lower() in self._version.users:
+            return True
+        if self.fault:
+            raise OSError(self.fault)
+        return False
 
     def find(self, login: str) -> User | None:
         """Return the user that a login name means."""

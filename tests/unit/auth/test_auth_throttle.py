@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from postroom.auth.backend import UsersFile
 from postroom.auth.credentials import make_argon2
 from postroom.auth.file import User, add_user, change_user, remove_user
+from postroom.auth.sasl import Known, Unavailable, Unknown
 from postroom.auth.settings import AuthSettings
 from postroom.auth.throttle import Busy, Ok, PasswordChecks, Wrong, threads_for
 from postroom.auth.users import Users
@@ -196,3 +198,28 @@ async def test_an_error_in_the_file_is_told_and_the_old_users_stay(kit: Kit) -> 
 )
 def test_threads(threads: int, cores: int, workers: int, expected: int) -> None:
     assert threads_for(AuthSettings(threads=threads), cores, workers) == expected
+
+
+async def test_logins_come_back_later_while_no_users_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("joe\njoe\n")
+    made = Kit(str(path))
+    backend = UsersFile(made.users, made.checks)
+    try:
+        for found in (
+            await backend.check_password("joe", b"right"),
+            await backend.find_user("joe"),
+            await backend.find_verifier("joe"),
+            await backend.find_secret("joe"),
+        ):
+            assert isinstance(found, Unavailable)
+            assert "joe" in found.reason
+        path.unlink()
+        add_user(str(path), User("joe", (HASH,)))
+        assert await backend.check_password("joe", b"right") == Known("joe")
+        assert isinstance(await backend.check_password("joe", b"x"), Unknown)
+        path.write_text("joe\njoe\n")
+        assert await backend.check_password("joe", b"right") == Known("joe")
+        assert isinstance(await backend.find_user("betty"), Unknown)
+    finally:
+        made.checks.close()

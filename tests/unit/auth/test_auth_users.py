@@ -1,6 +1,7 @@
 """The users file: several credentials, atomic changes, and who may log in."""
 
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -341,6 +342,38 @@ def test_a_broken_file_leaves_the_old_users_and_is_told_once(path: str) -> None:
     add_user(path, User("betty"))
     assert users.refresh() is None
     assert users.names() == ("betty",)
+
+
+@pytest.mark.parametrize("broken", ["joe\njoe\n", "no such scheme$$\n", "directory"])
+def test_without_any_good_version_nobody_can_say_who_exists(
+    path: str, broken: str
+) -> None:
+    """Else a restart with a broken file would bounce the mail of every user."""
+    os.mkdir(path) if broken == "directory" else Path(path).write_text(broken)
+    users = Users(path, CHEAP)
+    problem = users.refresh()
+    assert problem is not None
+    assert "mail for users waits" in problem.reason
+    assert users.refresh() is None  # told once
+    with pytest.raises(OSError, match=re.escape(path)):
+        users.exists("joe")
+    os.rmdir(path) if broken == "directory" else os.unlink(path)
+    assert users.refresh()  # that it is not there
+    assert not users.exists("joe")
+    add_user(path, User("joe"))
+    assert users.refresh() is None
+    assert users.exists("joe")
+    assert not users.exists("betty")
+    Path(path).write_text("joe\njoe\n")
+    assert users.refresh()
+    assert not users.exists("betty")
+
+
+def test_a_file_that_is_not_there_has_no_users(path: str) -> None:
+    users = Users(path, CHEAP)
+    assert "No such file" in str(users.refresh())
+    assert not users.exists("joe")
+    assert not users.fault
 
 
 def test_how_old_the_last_look_is(path: str) -> None:
