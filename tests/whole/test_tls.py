@@ -90,7 +90,7 @@ def test_a_proxy_says_who_calls(world: World, host: Host) -> None:
         one.hello()
         assert one.ask("MAIL FROM:<a@b.example>").code == 250
         assert one.ask("RCPT TO:<x@elsewhere.example>").code == 550
-    line = "arg1=x@elsewhere.example, relay=[192.0.2.99]"
+    line = "arg1=<x@elsewhere.example>, relay=[192.0.2.99]"
     until("it is told", lambda: line in host.log, host)
     with Caller(world.ip(17), world.smtp_port + PROXIED, source_ip=world.ip(17)) as two:
         two.send(b"EHLO c.test\r\n")

@@ -209,7 +209,7 @@ def _rejected(event: CommandRejected) -> str:
     rule = f"check_{event.verb.lower()}" if event.verb else "check"
     return (
         f"{event.queue_id or 'NOQUEUE'}: ruleset={_short(rule)},"
-        f" arg1={_short(event.argument)}, relay={relay_text(event.origin)},"
+        f" arg1={_given(event.argument)}, relay={relay_text(event.origin)},"
         f" reject={_short(event.reply)}, rule={_short(event.rule)}"
     )
 
@@ -252,9 +252,9 @@ def _login(event: LoggedIn | LoginFailed | MailboxSession) -> str:
             )
         case LoginFailed():
             return (
-                f"AUTH failure ({_short(event.mechanism)}): {_short(event.reason)},"
+                f"AUTH failure ({_short(event.mechanism)}): {_given(event.reason)},"
                 f" daemon={event.service}, relay={_client(event.origin)},"
-                f" authid={_short(event.user)}"
+                f" authid={_given(event.user)}"
             )
         case MailboxSession():
             return (
@@ -358,6 +358,14 @@ def _short(value: str) -> str:
         return value
     half = (VALUE_CHARACTERS_MAX - 3) // 2
     return f"{value[:half]}...{value[-half:]}"
+
+
+def _given(value: str) -> str:
+    """Return what a stranger wrote, such that it cannot look like further fields.
+
+    Programs that bar addresses for what the log tells of them look for ``relay=[``.
+    """
+    return _short(value).replace(", ", ",\\x20").replace("relay=", "relay\\x3d")
 
 
 def _escape(text: str) -> str:

@@ -220,19 +220,19 @@ class Talk:
             case Accept() | Discard():
                 return None
             case Reject(reply, rule) | Defer(reply, rule):
-                self.rejected(verb, str(argument), reply, rule or "policy")
+                self.rejected(verb, argument, reply, rule or "policy")
                 return reply
             case _:
                 assert_never(verdict)
 
-    def rejected(self, verb: str, argument: str, reply: Reply, rule: str) -> None:
-        """Tell of a refused command."""
+    def rejected(self, verb: str, argument: object, reply: Reply, rule: str) -> None:
+        """Tell of a refused command; addresses in brackets, as log tools want them."""
         self.tools.shop.emit(
             CommandRejected(
                 utc_us=self.tools.shop.clock().utc_us,
                 origin=self.origin,
                 verb=verb,
-                argument=argument,
+                argument=argument if isinstance(argument, str) else f"<{argument}>",
                 reply=str(reply),
                 rule=rule,
             )

@@ -51,7 +51,7 @@ async def _meet_first(talk: Talk, inspection: Inspection, event: commands.Mail) 
 async def _on_users_mail(talk: Talk, event: commands.Mail) -> None:
     refusal = await user_mail.sender_refusal(talk, event.address)
     if refusal is not None:
-        talk.rejected("MAIL", str(event.address), *refusal)
+        talk.rejected("MAIL", event.address, *refusal)
         return talk.core.reply(tempo.refused(talk, "MAIL", refusal[0]))
     waiting = _judge_mail(talk, event)
     if waiting is not None:
@@ -76,7 +76,7 @@ def _answer_mail(talk: Talk, event: commands.Mail, verdict: Verdict) -> None:
     size = event.params.size
     if refusal is None and not talk.tools.shop.spool.check_space(size):
         refusal = _NO_SPACE  # RFC 1870 §6.1
-        talk.rejected("MAIL", str(event.address), refusal, "spool reserve")
+        talk.rejected("MAIL", event.address, refusal, "spool reserve")
     if refusal is None and event.params.has_wishes:
         refusal = wishes.hold_refusal(talk, event.params)
     if refusal:
@@ -100,7 +100,7 @@ def on_rcpt(talk: Talk, event: commands.Rcpt) -> Awaitable[None] | None:
     elif talk.origin.login:
         refusal = user_mail.recipient_refusal(talk)
         if refusal is not None:
-            talk.rejected("RCPT", str(event.address), *refusal)
+            talk.rejected("RCPT", event.address, *refusal)
             talk.core.reply(refusal[0])
             return None
     assert talk.transaction is not None

@@ -249,6 +249,22 @@ def test_what_a_peer_wrote_stays_in_one_line(hostile: str, shown: str) -> None:
     assert msgspec.json.decode(line)["type"] == "LoginFailed"
 
 
+FORGED = "x, relay=[192.0.2.66], reject=550 5.7.1 no"
+
+
+def test_what_a_peer_wrote_is_no_further_field() -> None:
+    """Else anybody could have others barred by what reads the log."""
+    shown = "x,\\x20relay\\x3d[192.0.2.66],\\x20reject=550 5.7.1 no"
+    for event in (
+        events.LoginFailed(AT, "smtp", NAMELESS, FORGED, "PLAIN", FORGED),
+        events.CommandRejected(AT, NAMELESS, "RCPT", FORGED, "550 5.1.1 no", "r"),
+    ):
+        text = event_text(event)
+        assert text.count("relay=") == 1
+        assert f"relay=[{NAMELESS.client_ip}]" in text
+        assert shown in text
+
+
 def test_json_keeps_what_can_be_kept() -> None:
     event = CASES["sent"][0]
     found = msgspec.json.decode(json_line(event))

@@ -247,6 +247,17 @@ async def test_a_spool_that_fails_is_no_250(fault: Exception, code: str) -> None
         assert b.is_balanced()
 
 
+async def test_the_log_shows_addresses_in_brackets_as_log_tools_want_them() -> None:
+    unknown = "MAIL FROM:<>\nRCPT TO:<nobody@gonzo.test>\n"
+    async with bench(Plan(hooks=[refuse("mail", NO)])) as b:
+        await talk(b, "EHLO c.test\n", "MAIL FROM:<a@c.test>\nMAIL FROM:<>\n")
+        told = b.told(CommandRejected)
+        assert [one.argument for one in told] == ["<a@c.test>", "<>"]
+    async with bench() as b:
+        await talk(b, "EHLO c.test\n", unknown)
+        assert b.told(CommandRejected)[0].argument == "<nobody@gonzo.test>"
+
+
 async def test_no_space_is_said_at_mail() -> None:
     async with bench() as b:
         b.spool.check_space = lambda octets: False  # type: ignore[attr-defined]
