@@ -3,6 +3,7 @@
 import os
 import pwd
 import stat
+import sys
 from operator import attrgetter
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def reading_findings(config: Config) -> Findings:
     if who is None:
         return
     user = config.process.user
+    yield from _program_findings(who, user)
     for keys in _READ_BY_WORKERS:
         path = attrgetter(".".join(keys))(config)
         if path in NO_PATHS or not Path(path).exists():
@@ -113,6 +115,17 @@ def reading_findings(config: Config) -> Findings:
             yield problem(
                 f"{'.'.join(keys)}: {path} cannot be read by {user}: "
                 f"chown {user} {path}"
+            )
+
+
+def _program_findings(who: _Who, user: str) -> Findings:
+    """Workers are started with this Python and this package, as their user."""
+    for path in (Path(sys.executable), Path(__file__)):
+        if closed := _closed_to(who, path):
+            yield problem(
+                f"process.user: {path}, a part of the program, cannot be reached by "
+                f"{user}, who may not enter {closed}: install where everybody may "
+                f"read (/opt), with a Python of the system, or chmod o+x {closed}"
             )
 
 

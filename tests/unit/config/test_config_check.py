@@ -2,6 +2,7 @@
 
 import grp
 import os
+import sys
 import stat
 from pathlib import Path
 
@@ -446,6 +447,38 @@ def test_files_that_root_can_read_and_workers_cannot(
     assert f"who may not enter {closed}" in found("policy")[0]
     site.config = site.config.replace('"spool"', '"closed/spool"')
     assert f"who may not enter {closed}" in found("spool")[0]
+
+
+def test_a_program_that_workers_cannot_reach(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    worker = (os.getuid() + 4711, frozenset({os.getgid() + 4711}))
+    monkeypatch.setattr(check_files, "worker", lambda config: worker)
+    closed = site.path / "venv"
+    closed.mkdir()
+    closed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(closed / "bin" / "python3"))
+    (closed / "bin").mkdir()
+    (closed / "bin").chmod(0o755)
+
+    def found() -> list[str]:
+        all_found = site.check().problems
+        return [one for one in all_found if f"may not enter {closed}" in one]
+
+    assert found() == []
+    closed.chmod(0o700)
+    above = {closed.parent, *closed.parent.parents}
+    stat_of = Path.stat
+
+    def open_above(path: Path, **more: bool) -> os.stat_result:
+        mode = 0o011 if path in above else 0
+        found = stat_of(path, **more)
+        return os.stat_result((found.st_mode | mode, *tuple(found)[1:]))
+
+    monkeypatch.setattr(Path, "stat", open_above)
+    (told,) = found()
+    assert "python3, a part of the program, cannot be reached" in told
 
 
 def test_the_remedy_never_spoils_a_directory_that_is_there(
