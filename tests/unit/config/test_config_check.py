@@ -2,8 +2,8 @@
 
 import grp
 import os
-import sys
 import stat
+import sys
 from pathlib import Path
 
 import pytest
