@@ -33,6 +33,10 @@ class BrokenOff(Exception):
 def main() -> int:
     """Serve one call; returns the exit code."""
     _open_missing()
+    if sys.argv[1:] == ["--help"]:
+        from postroom.cli import usage
+
+        return usage.answer(sys.argv)
     try:
         try:
             return _Call(_connect()).run()

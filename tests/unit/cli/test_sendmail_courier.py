@@ -180,6 +180,15 @@ async def test_closed_descriptors_are_no_harm(
     assert office.submitter.letters[0].to == ["joe@gonzo.test"]
 
 
+@pytest.mark.parametrize("name", ["sendmail", "mailq", "newaliases"])
+async def test_help_needs_no_server(name: str, command: Command) -> None:
+    status, out, err = await command.run(f"{name} --help")
+    assert (status, err) == (0, b"")
+    assert out.startswith(f"Usage: {name}".encode())
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert command.dropped == []
+
+
 def test_it_imports_next_to_nothing() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
