@@ -292,7 +292,6 @@ class _Worker:
         self._retrieve = RetrieveService(config.pop3, self._retrieve_tools())
 
     def _retrieve_tools(self) -> RetrieveTools:
-        config = self._config
         return RetrieveTools(
             store=self._ground.store,
             pool=self._pool,
@@ -300,9 +299,10 @@ class _Worker:
             counters=self._counters,
             emit=self.emit,
             clock=read_now,
-            default_domain=config.mailbox.default_domain or config.hostname,
+            default_domain=self._config.mailbox.default_domain or self._config.hostname,
             domains=lambda: self._users.domains,
             guard=self._guard,
+            penalties=self._logins.penalties,
         )
 
     async def _open_own_line(self) -> Line:

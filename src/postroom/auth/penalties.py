@@ -51,11 +51,16 @@ class Penalties:
         settings = self._settings
         client = self._rate(settings.failures_per_client)
         self._rates.hit(_client_key(client_ip), client, mono_us)
-        if not login:
-            return settings.failure_delay
-        user = self._rate(settings.failures_per_user)
-        is_over = self._rates.hit(self._user_key(login), user, mono_us)
+        is_over = bool(login) and self.failed_as(login, mono_us)
         return settings.failure_delay_max if is_over else settings.failure_delay
+
+    def failed_as(self, login: str, mono_us: int) -> bool:
+        """Count a failure in a user's name only; returns whether it is one too many.
+
+        For services that count addresses by settings of their own.
+        """
+        rate = self._rate(self._settings.failures_per_user)
+        return self._rates.hit(self._user_key(login), rate, mono_us) > 0
 
     def delay_of(self, user: str, mono_us: int) -> Duration:
         """Return how long the answer to a good login waits: usually not at all."""

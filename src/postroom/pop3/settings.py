@@ -22,11 +22,12 @@ class Pop3Settings(
     """How long the answer to a wrong password is held back."""
     login_failures_per_client: int = 20
     """Wrong passwords from one address (IPv6: one /64) per ``login_failures_period``;
-    the answers to further ones are held back for ``login_failure_delay_max``."""
+    further logins from there get ``-ERR [SYS/TEMP]`` without being checked."""
     login_failures_period: Duration = Duration.from_text("10m")
     """See ``login_failures_per_client``."""
     login_failure_delay_max: Duration = Duration.from_text("20s")
-    """See ``login_failures_per_client``."""
+    """How long answers to logins wait, good or bad, in the name of a user in whose name
+    too many have failed, by SMTP or POP3 (``auth.failures_per_user``)."""
     login_delay: Duration = Duration.from_text("0s")
     """Shortest time between two logins of one user, announced as LOGIN-DELAY
     (RFC 2449 §6.5) and kept to; ``"0s"`` for none."""

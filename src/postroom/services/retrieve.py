@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, assert_never
 
 import msgspec
 
+from postroom.auth.penalties import Penalties
 from postroom.limits.clients import client_of
 from postroom.limits.gcra import Rate
 from postroom.mail.envelope import Origin
@@ -77,8 +78,11 @@ class Counters(Protocol):
     def release(self, key: str, n: int = 1) -> None:
         """Take back what was added."""
 
-    def hit(self, key: str, rate: Rate, mono_us: int) -> int:
-        """Count against a rate: 0 if allowed, else microseconds to wait."""
+    def hit(self, key: str, rate: Rate, mono_us: int, events: int = 1) -> int:
+        """Count against a rate: 0 if allowed, else microseconds to wait.
+
+        No events: only look whether one would be too many.
+        """
 
 
 class RetrieveTools(NamedTuple):
@@ -86,7 +90,8 @@ class RetrieveTools(NamedTuple):
 
     ``guard`` gives what a listener's connections are encrypted with from the start.
     ``domains`` are ours, in lower case: a login in one of them means the mailbox there,
-    any other login the one in ``default_domain``.
+    any other login the one in ``default_domain``. ``penalties`` counts the failures in
+    a user's name, together with those of SMTP.
     """
 
     store: Store
@@ -98,6 +103,7 @@ class RetrieveTools(NamedTuple):
     default_domain: str = ""
     domains: Callable[[], Collection[str]] = tuple
     guard: Callable[[str], Guard | None] = lambda _: None
+    penalties: Penalties | None = None
 
 
 class RetrieveService:
@@ -284,9 +290,16 @@ class _Pop3Session:
     # Logging in
 
     async def _login(self, event: Login) -> None:
+        if self._is_barred():
+            return self._bar()
         found = await self._tools.authenticate(event.user, event.password, self.origin)
+        # Of guesses made side by side, too many may have failed by now: what came of
+        # the others is nobody's business.
+        if self._is_barred():
+            return self._bar()
         match found:
             case str():
+                await self._slow_down(found)
                 await self._logged_in(event.user, found)
             case LoginUnavailable():
                 self._tell_failed(event.user, found.reason)
@@ -296,21 +309,40 @@ class _Pop3Session:
                 await self._wrong_password(event.user)
 
     async def _wrong_password(self, user: str) -> None:
-        settings = self._settings
+        settings, mono_us = self._settings, self._tools.clock().mono_us
         self._tell_failed(user, "wrong user or password")
-        rate = Rate(
-            settings.login_failures_per_client,
-            settings.login_failures_period,
-            settings.login_failures_per_client,
-        )
-        key = f"{SERVICE}-failures:{client_of(self.origin.client_ip)}"
-        is_over = self._tools.counters.hit(key, rate, self._tools.clock().mono_us)
-        delay = settings.login_failure_delay
-        if is_over:
+        self._hit_failures(settings.login_failures_per_client, mono_us)
+        delay, penalties = settings.login_failure_delay, self._tools.penalties
+        if penalties is not None and penalties.failed_as(user, mono_us):
             delay = settings.login_failure_delay_max
         if delay:
-            await asyncio.sleep(delay.seconds)
+            await self._stream.pause(delay)
         self._connection.login_refused("AUTH", "wrong user or password")
+
+    async def _slow_down(self, user: str) -> None:
+        """Let who is guessed at wait as guessers do, or the wait would tell of them."""
+        penalties, mono_us = self._tools.penalties, self._tools.clock().mono_us
+        if penalties is not None and penalties.delay_of(user, mono_us):
+            await self._stream.pause(self._settings.login_failure_delay_max)
+
+    def _is_barred(self) -> bool:
+        # No event, with one place less: whether the next one would be too many.
+        burst = self._settings.login_failures_per_client - 1
+        mono_us = self._tools.clock().mono_us
+        return self._hit_failures(burst, mono_us, events=0) > 0
+
+    def _hit_failures(self, burst: int, mono_us: int, events: int = 1) -> int:
+        settings = self._settings
+        key = f"{SERVICE}-failures:{client_of(self.origin.client_ip)}"
+        count = settings.login_failures_per_client
+        rate = Rate(count, settings.login_failures_period, burst)
+        return self._tools.counters.hit(key, rate, mono_us, events)
+
+    def _bar(self) -> None:
+        """Refuse a login unheard: too many from this address have failed."""
+        text = "too many failed logins, try again later"
+        self._tell_refused(Refused("PASS", f"[SYS/TEMP] {text}"))
+        self._connection.login_refused("SYS/TEMP", text)
 
     async def _logged_in(self, login: str, user: str) -> None:
         tools, connection = self._tools, self._connection

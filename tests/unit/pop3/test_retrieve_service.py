@@ -299,24 +299,6 @@ async def test_wrong_passwords(office: Office) -> None:
     assert office.told(SessionClosed)[0].how == "errors"
 
 
-async def test_wrong_passwords_are_answered_late(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("postroom.services.retrieve.asyncio.sleep", sleep)
-    settings = Pop3Settings(login_failures_per_client=2, login_failures_max=9)
-    async with office.client(settings) as client:
-        await client.line()
-        for _ in range(3):
-            await client.ask("USER joe")
-            await client.ask("PASS x")
-    assert waited == [2.0, 2.0, 20.0]
-
-
 async def test_checks_that_cannot_be_made(office: Office) -> None:
     async with office.client() as client:
         assert (await client.login("slow")).startswith("-ERR [SYS/TEMP] ")
