@@ -230,17 +230,22 @@ class Office:
     async def _verify_alias(self, address: Address, verbose: bool) -> Answer:
         generation = self._built().generation
         walk = generation.router.walk(address)
-        expansion = await drive(walk.chunk(), generation.facts)
-        if isinstance(expansion, RoutingFailed):
-            return Answer((f"{address}... {expansion.reason}",), EX_TEMPFAIL)
-        problems = [f"{one.target}... {one.text}" for one in expansion.problems]
-        lines = list(expansion.told) if verbose else problems
-        exit_code = EX_NOUSER if problems else EX_OK
-        for child in expansion.children:  # not looked up again: it may be its own alias
-            lines.append(_deliverable(child.address, child.routing))
-            if child.route is None and exit_code == EX_OK:
-                exit_code = EX_TEMPFAIL
-        return Answer(tuple(lines), exit_code)
+        lines: list[str] = []
+        exit_code = EX_OK
+        while True:
+            expansion = await drive(walk.chunk(), generation.facts)
+            if isinstance(expansion, RoutingFailed):
+                return Answer((f"{address}... {expansion.reason}",), EX_TEMPFAIL)
+            problems = [f"{one.target}... {one.text}" for one in expansion.problems]
+            lines += expansion.told if verbose else problems
+            if problems:
+                exit_code = EX_NOUSER
+            for child in expansion.children:  # not again: it may be its own alias
+                lines.append(_deliverable(child.address, child.routing))
+                if child.route is None and exit_code == EX_OK:
+                    exit_code = EX_TEMPFAIL
+            if expansion.cursor is None:
+                return Answer(tuple(lines), exit_code)
 
     async def _explain(
         self, caller: Caller, arguments: msgspec.Raw

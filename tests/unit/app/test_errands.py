@@ -83,6 +83,14 @@ async def test_verify(address: str, lines: list[str], exit_code: int) -> None:
         assert (list(answer.lines), answer.exit_code) == (lines, exit_code)
 
 
+async def test_verify_goes_to_the_end_of_a_long_list() -> None:
+    crowd = [f"m{number}@far.test" for number in range(2_500)]
+    async with bench(Plan(aliases={"crowd": [*crowd, "nosuch"]})) as b:
+        answer = await office(b).verify(Address.from_text("crowd"), verbose=False)
+    assert (len(answer.lines), answer.exit_code) == (2_501, EX_NOUSER)
+    assert "nosuch... User unknown" in answer.lines
+
+
 async def test_verify_while_a_table_fails() -> None:
     async with bench(Plan(aliases=ALIASES)) as b:
         b.aliases.fault = "broken"
