@@ -57,7 +57,7 @@ async def check_login(
 ) -> str | LoginUnavailable | None:
     """Check a password for a service that knows nothing else (POP3)."""
     octets = password.encode("utf-8", "surrogateescape")
-    match await accounts.answer(CheckPassword(login, octets)):
+    match await accounts.answer(CheckPassword(login, octets), origin.client_ip):
         case Known(user):
             return user
         case Unavailable(reason):

@@ -41,10 +41,13 @@ class Backend(Protocol):
     def abilities(self) -> frozenset[Ability]:
         """What it can judge just now."""
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         """Say whose login and password these are.
 
-        A login that does not exist must cost as much as a wrong password.
+        A login that does not exist must cost as much as a wrong password. Where the
+        client is may matter to some; empty for a caller of this machine.
         """
 
     async def find_user(self, name: str) -> Verdict:
@@ -78,11 +81,11 @@ class Accounts:
             return self._backend.abilities
         return self._backend.abilities | {"token"}
 
-    async def answer(self, question: Question) -> Answer:
-        """Answer one question."""
+    async def answer(self, question: Question, client_ip: str = "") -> Answer:
+        """Answer one question, which came up with a client of that address."""
         match question:
             case CheckPassword(login, password):
-                return await self._backend.check_password(login, password)
+                return await self._backend.check_password(login, password, client_ip)
             case FindVerifier(login):
                 return await self._backend.find_verifier(login)
             case FindSecret(login):
@@ -132,7 +135,9 @@ class UsersFile:
             found.add("cram")
         return frozenset(found)
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         """Check a password, in a thread; few at a time."""
         match await self._checks.check(login, password):
             case Ok(user):

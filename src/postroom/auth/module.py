@@ -52,7 +52,9 @@ class ModuleAccounts(PasswordsOnly):
         self._pending = 0
         self._pending_max = threads + settings.waiting_max
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         """Ask the module."""
         try:
             text = password.decode()

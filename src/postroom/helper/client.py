@@ -56,7 +56,9 @@ class PamAccounts(PasswordsOnly):
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._pending = 0
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         """Ask PAM."""
         user = self._user(login)
         if user is None:
@@ -66,7 +68,7 @@ class PamAccounts(PasswordsOnly):
         self._pending += 1
         try:
             async with self._places:
-                answer = await self._ask(Request(user, password))
+                answer = await self._ask(Request(user, password, client_ip))
         finally:
             self._pending -= 1
         return _verdict(answer)

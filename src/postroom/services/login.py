@@ -134,7 +134,7 @@ async def _go_on(talk: Talk, logins: Logins, attempt: Attempt, answer: Answer) -
             case question:
                 if _is_barred(talk, logins):
                     return _bar(talk, attempt)
-                answer = await logins.accounts.answer(question)
+                answer = await logins.accounts.answer(question, talk.origin.client_ip)
                 # Of guesses made side by side, too many may have failed by now: what
                 # came of the others is nobody's business.
                 if _is_barred(talk, logins):

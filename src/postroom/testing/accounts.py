@@ -35,7 +35,9 @@ class BookBackend:
         """As told."""
         return self._abilities
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         """Ask the book."""
         return self._verdict(CheckPassword(login, password))
 

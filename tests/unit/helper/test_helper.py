@@ -169,6 +169,8 @@ def judge(request, service):
             os.kill(os.getpid(), signal.SIGKILL)
         case "odd":
             return Granted("not/a/name")
+        case "far":
+            return Denied(f"not from {request.client_ip}")
         case "broken":
             return Broken("no PAM")
     right = request.password == b"right" and service == "postroom"
@@ -245,6 +247,8 @@ async def test_what_workers_are_told(tmp_path: Path) -> None:
         pam = accounts(running.path)
         for name, (login, password, expected) in ASKED.items():
             assert await pam.check_password(login, password) == expected, name
+        far = await pam.check_password("far", b"right", "192.0.2.7")
+        assert far == Unknown("not from 192.0.2.7")
         odd = await pam.check_password("odd", b"right")
         assert isinstance(odd, Unavailable)
         assert pam.abilities == {"password"}

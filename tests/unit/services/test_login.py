@@ -53,12 +53,16 @@ class SlowCheck(BookBackend):
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.checks = 0
+        self.client_ip = ""
         self.go_on = asyncio.Event()
 
-    async def check_password(self, login: str, password: bytes) -> Verdict:
+    async def check_password(
+        self, login: str, password: bytes, client_ip: str = ""
+    ) -> Verdict:
         self.checks += 1
+        self.client_ip = client_ip
         await self.go_on.wait()
-        return await super().check_password(login, password)
+        return await super().check_password(login, password, client_ip)
 
 
 @asynccontextmanager
@@ -315,6 +319,7 @@ async def test_what_came_of_guesses_made_side_by_side_is_not_told() -> None:
         b.tools = b.tools._replace(logins=quick._replace(accounts=Accounts(slow)))
         sessions = [asyncio.create_task(talk(b, HELLO, one)) for one in (AUTH, WRONG)]
         await b.until(lambda: slow.checks == 2)
+        assert slow.client_ip == CLIENT.client_ip  # PAM is told
         b.tools = b.tools._replace(logins=quick)
         await talk(b, HELLO, WRONG, WRONG)
         slow.go_on.set()
