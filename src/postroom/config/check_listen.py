@@ -7,10 +7,13 @@ from pathlib import Path
 
 from postroom.config.findings import Finding, Findings, problem, warning
 from postroom.config.settings import Config, Listen
+from postroom.policy.session import parse_network
 
 _UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 _SMTP_PORT, _SUBMISSIONS_PORT = 25, 465
+_WIDEST_V4, _WIDEST_V6 = 8, 16
+"""Networks larger than any that one site has (as 10.0.0.0/8)."""
 
 
 def listen_findings(config: Config) -> Findings:
@@ -40,6 +43,23 @@ def listen_findings(config: Config) -> Findings:
         is_clear = config.tls_of(one) != "implicit"
         if one.service == "pop3" and is_clear and not ip_address(one.ip).is_loopback:
             yield _pop3_finding(config, one.address)
+    yield from _believed_findings(config)
+
+
+def _believed_findings(config: Config) -> Iterator[Finding]:
+    """Warn where strangers may say who they are, and are believed."""
+    believed = [("smtp.xclient_networks", config.smtp.xclient_networks)]
+    if any(one.proxy for one in config.listen):
+        believed.append(("proxy.networks", config.proxy.networks))
+    for name, networks in believed:
+        for network in map(parse_network, networks):
+            widest = _WIDEST_V4 if network.version == 4 else _WIDEST_V6
+            if network.prefixlen < widest:
+                yield warning(
+                    f'{name}: "{network}" is more than any one network: strangers may '
+                    "say that they are anybody, such as one who may relay: name your "
+                    "proxies alone"
+                )
 
 
 def _is_all(one: str, other: str) -> bool:
@@ -68,6 +88,12 @@ def _use_findings(listen: Listen) -> Iterator[Finding]:
         yield problem(  # RFC 2033 §5
             f"listen: {where}: LMTP must not be served on port 25, where others expect "
             "SMTP: take another port, such as 24"
+        )
+    ip = ip_address(listen.ip)
+    if listen.service == "lmtp" and (ip.is_unspecified or ip.is_global):
+        yield warning(
+            f"listen: {where}: LMTP clients are not asked who they are, and nothing "
+            "slows them down: listen on this machine, or in a network of your own"
         )
     if port == _SMTP_PORT and listen.service == "submission":
         yield warning(

@@ -60,3 +60,49 @@ def test_said(name: str) -> None:
 def test_good_ports_are_not_talked_of() -> None:
     assert not [line for line in said(2525, "") if "hosts" in line or "users" in line]
     assert not said(2424, 'service = "lmtp"')
+
+
+STRANGERS = {
+    "proxies": 'proxy = true\n[proxy]\nnetworks = ["0.0.0.0/0"]',
+    "proxies by IPv6": 'proxy = true\n[proxy]\nnetworks = ["2000::/3"]',
+    "xclient": '[smtp]\nxclient_networks = ["192.0.2.1", "::/0"]',
+}
+KNOWN = {
+    "proxies": 'proxy = true\n[proxy]\nnetworks = ["10.0.0.0/8", "2001:db8::1"]',
+    "proxies that nobody asks": '[proxy]\nnetworks = ["0.0.0.0/0"]',
+    "xclient": '[smtp]\nxclient_networks = ["192.0.2.1"]',
+}
+
+
+def of(address: str, more: str) -> list[str]:
+    text = f'[[listen]]\naddress = "{address}"\n{more}\n'
+    return [one.text for one in listen_findings(parse(text, "/etc/p.toml"))]
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_who_believes_strangers_is_warned(name: str) -> None:
+    found = of("127.0.0.1:2525", STRANGERS[name])
+    assert any("strangers may say that they are anybody" in one for one in found)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_who_believes_few_is_not(name: str) -> None:
+    found = of("127.0.0.1:2525", KNOWN[name])
+    assert not any("anybody" in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_warned"),
+    [
+        ("0.0.0.0:2424", True),
+        ("[::]:2424", True),
+        ("8.8.8.8:2424", True),
+        ("127.0.0.1:2424", False),
+        ("[::1]:2424", False),
+        ("10.1.2.3:2424", False),
+        ("[fd00::1]:2424", False),
+    ],
+)
+def test_lmtp_for_everybody(address: str, is_warned: bool) -> None:
+    found = of(address, 'service = "lmtp"')
+    assert any("LMTP clients are not asked" in one for one in found) == is_warned
