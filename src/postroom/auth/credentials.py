@@ -57,6 +57,19 @@ class Credential(msgspec.Struct, frozen=True, gc=False):
         """Write it as ``from_text`` reads it."""
         return f"{self.scheme}${self.value}"
 
+    @property
+    def cost(self) -> str:
+        """What a check costs, in a text that is the same for the same cost."""
+        match self.scheme:
+            case "argon2id":
+                return self.value.split("$")[1]  # v=19$m=...,t=...,p=...$salt$hash
+            case "SCRAM-SHA-256":
+                return self.value.partition(":")[0]
+            case "CRAM-MD5":
+                return ""
+            case _:
+                assert_never(self.scheme)
+
     def matches(self, password: bytes) -> bool:
         """Whether this is the password, prepared; takes milliseconds on purpose."""
         match self.scheme:

@@ -30,13 +30,15 @@ class _Version(msgspec.Struct, frozen=True):
     """One reading of the file.
 
     ``rounds`` is the cost of a failed check in hashes; ``iterations`` is what most
-    SCRAM verifiers have, 0 if there are none.
+    SCRAM verifiers have, 0 if there are none. ``usual`` is a credential that costs what
+    most do, None if nobody has one.
     """
 
     users: dict[str, User]
     rounds: int = 1
     schemes: frozenset[Scheme] = frozenset()
     iterations: int = 0
+    usual: Credential | None = None
 
 
 class Users:
@@ -163,8 +165,11 @@ class Users:
         for credential in candidates:
             if credential.matches(prepared):
                 return user
+        # As most have it, or else strangers stood out once the settings change. What
+        # comes of it counts for nothing, though somebody may have this password.
+        nobody = version.usual or self._nobody
         for _ in range(version.rounds - len(candidates)):
-            self._nobody.matches(prepared)
+            nobody.matches(prepared)
         return None
 
     def scram_verifier(self, login: str) -> scram.Verifier:
@@ -208,7 +213,24 @@ def _version(users: dict[str, User]) -> _Version:
         one.value.partition(":")[0] for one in credentials if one.scheme == scram.SCHEME
     )
     most = iterations.most_common(1)
-    return _Version(users, _rounds(users), schemes, int(most[0][0]) if most else 0)
+    return _Version(
+        users,
+        _rounds(users),
+        schemes,
+        int(most[0][0]) if most else 0,
+        _usual(users),
+    )
+
+
+def _usual(users: dict[str, User]) -> Credential | None:
+    """Return one of those that cost what most passwords cost to check."""
+    checked = [
+        one
+        for user in users.values()
+        for one in _password_credentials(user.credentials)
+    ]
+    costs = Counter(one.cost for one in checked).most_common(1)
+    return next(one for one in checked if one.cost == costs[0][0]) if costs else None
 
 
 def _rounds(users: dict[str, User]) -> int:

@@ -6,6 +6,7 @@ import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from postroom.auth import cram
@@ -313,6 +314,35 @@ def test_who_does_not_exist_costs_the_same(
         counted.clear()
         assert users.verify(login, b"wrong") is None
         assert counted == ["argon2id"] * 2, login
+
+
+def test_who_does_not_exist_costs_what_most_cost_though_the_settings_changed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dearer = msgspec.structs.replace(CHEAP, argon2_passes=3)
+    new = make_argon2(b"new", dearer)
+    for name, made in (("joe", HASH), ("betty", OTHER_HASH), ("ann", new)):
+        add_user(path, User(name, (VERIFIER, made)))
+    users = Users(path, dearer)
+    assert users.refresh() is None
+    counted: list[str] = []
+    matches = Credential.matches
+
+    def count(credential: Credential, password: bytes) -> bool:
+        counted.append(credential.cost)
+        return matches(credential, password)
+
+    monkeypatch.setattr(Credential, "matches", count)
+    for login, password in (("joe", b"wrong"), ("nobody", b"wrong")):
+        assert users.verify(login, password) is None
+    assert counted == ["m=8,t=1,p=1"] * 2
+    assert users.verify("nobody", b"right") is None  # though joe's is like that
+    for name in ("joe", "betty", "ann"):
+        change_user(path, User(name, (VERIFIER,)))
+    assert users.refresh() is None
+    counted.clear()
+    assert users.verify("nobody", b"wrong") is None
+    assert counted == ["4096"]
 
 
 def test_a_changed_file_comes_into_force(path: str) -> None:
