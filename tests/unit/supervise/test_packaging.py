@@ -93,6 +93,23 @@ def test_what_cannot_get_better_is_not_tried_again() -> None:
     assert values("postroom.service", "RestartPreventExitStatus") == ["77 78"]
 
 
+def test_a_turned_log_is_in_the_directory_of_the_unit() -> None:
+    text = (PACKAGING / "postroom.logrotate").read_text()
+    (logs,) = values("postroom.service", "LogsDirectory")
+    assert f"\n/var/log/{logs}/*.log {{\n" in text
+    # The server hears of it by USR1, goes on in the old file until then.
+    for line in ("--signal=USR1 postroom.service", "delaycompress", "nocreate"):
+        assert f" {line}\n" in text
+
+
+def test_the_page_on_installing_names_what_is_there() -> None:
+    page = (PACKAGING.parent / "docs" / "install.md").read_text()
+    (program,) = values("postroom.service", "ExecStart")
+    assert f"sed 's|{program.split()[0]}|" in page
+    for name in re.findall(r"packaging/([\w.]+)", page):
+        assert (PACKAGING / name).exists(), name
+
+
 def test_every_file_says_where_it_goes() -> None:
     for path in PACKAGING.iterdir():
         assert re.search(r"^# .*[Ii]nstall", path.read_text(), re.MULTILINE), path.name
