@@ -10,7 +10,7 @@ from postroom.config.findings import Findings, warning
 from postroom.config.settings import Config
 from postroom.dns.lists import DnsList
 from postroom.dns.nameserver import Nameserver
-from postroom.mail.units import Duration
+from postroom.mail.units import Duration, Size
 from postroom.policy.session import parse_network
 
 # RFC 5321 §4.5.3.2: how long clients have to wait, and how much servers have to take.
@@ -38,6 +38,7 @@ _PUBLIC = frozenset(
 def limit_findings(config: Config) -> Findings:
     """Return what is self-defeating, or narrower than the standards, in all limits."""
     yield from _session_findings(config)
+    yield from _memory_findings(config)
     yield from _time_findings(config)
     yield from _patience_findings(config)
     yield from _recipient_findings(config)
@@ -60,6 +61,19 @@ def _session_findings(config: Config) -> Findings:
         yield warning(
             "receive.sessions_per_ipv6_48_max: is less than sessions_per_ipv6_64_max, "
             "though a /48 holds 65,536 of them: that limit is never reached"
+        )
+
+
+def _memory_findings(config: Config) -> Findings:
+    """Where slow senders can take all the memory for messages on their way in."""
+    receive, each = config.receive, config.spool.body_memory_octets_max
+    memory, least = receive.transaction_memory_max, Size(receive.sessions_max * each)
+    if memory < least:
+        yield warning(
+            f"receive.transaction_memory_max: {memory.to_text()} is room for "
+            f"{memory // each} messages on their way in, fewer than sessions_max: so "
+            "many slow senders make all others wait: set it to "
+            f"{least.to_text()} at least"
         )
 
 

@@ -78,9 +78,11 @@ class ReceiveSettings(
     """How long a client may think between commands (RFC 5321 §4.5.3.2.7); 421 4.4.2."""
     data_timeout: Duration = Duration.from_text("3m")
     """How long a client may pause within DATA (RFC 5321 §4.5.3.2.5); 421 4.4.2."""
-    transaction_memory_max: Size = Size.from_text("64MiB")
+    transaction_memory_max: Size = Size.from_text("128MiB")
     """Octets of messages being received that one worker holds in memory; at the
-    bound it stops reading, it does not refuse."""
+    bound it stops reading, it does not refuse. Each message on its way in counts as
+    ``spool.body_memory_octets_max``: there has to be room for ``sessions_max`` of them,
+    or so many slow senders make all others wait."""
     header_octets_max: Size = Size.from_text("128KiB")
     """Longest header block; 552 5.3.4."""
     banner: str = "ESMTP Postroom"

@@ -52,6 +52,14 @@ SAID = {
         '[outbound]\ncontent_timeout = "2m"',
         "outbound.content_timeout: 2m is less than the 10 minutes of RFC 5321",
     ),
+    "slow senders take all memory": (
+        "[receive]\nsessions_max = 2000",
+        "receive.transaction_memory_max: 128MiB is room for 1024 messages on their way",
+    ),
+    "or all that there is little of": (
+        '[receive]\ntransaction_memory_max = "64MiB"',
+        "receive.transaction_memory_max: 64MiB is room for 512 messages on their way",
+    ),
     "too few recipients": (
         "[smtp]\nrecipients_max = 10",
         "smtp.recipients_max: 10 is less than the 100",
