@@ -150,7 +150,10 @@ class Office:
         problems = await asyncio.to_thread(aliases.reload)
         lines = [problem.to_text() for problem in problems]
         if any(problem.refused for problem in problems):
-            return Answer((*lines, "the old aliases stay in force"), EX_DATAERR)
+            left = "the old aliases stay in force"
+            if aliases.fault:
+                left = "there are no aliases before them: recipients get 451 till then"
+            return Answer((*lines, left), EX_DATAERR)
         left_out = await self._reload_elsewhere()
         lines += [f"{why}: it takes the file a little later" for why in left_out]
         lines.append(aliases.stats_line())

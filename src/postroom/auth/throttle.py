@@ -90,6 +90,12 @@ class PasswordChecks:
         user = self._users.find(login)
         if user and self._is_remembered(self._hash(user, password)):
             return Ok(user.name)
+        result = await self._verified(login, password)
+        if isinstance(result, Wrong) and await self._has_changed(login, user):
+            result = await self._verified(login, password)
+        return result
+
+    async def _verified(self, login: str, password: bytes) -> CheckResult:
         if self._pending >= self._pending_max:
             return Busy()
         self._pending += 1
@@ -105,10 +111,20 @@ class PasswordChecks:
         self._remember(self._hash(proven, password))
         return Ok(proven.name)
 
+    async def _has_changed(self, login: str, before: User | None) -> bool:
+        """Look at the file once more: a new password is good as soon as it is set."""
+        if self._reading is not None:  # that look may have come too early
+            await asyncio.shield(self._reading)
+        await self._look()
+        return self._users.find(login) != before
+
     async def refresh(self) -> None:
         """Look whether the users file has changed, if the last look is too old."""
         if not self._users.is_older_than(self._settings.refresh):
             return
+        await self._look()
+
+    async def _look(self) -> None:
         if self._reading is None:  # one look serves all who wait for it
             self._reading = asyncio.create_task(self._read())
         await asyncio.shield(self._reading)
@@ -126,7 +142,8 @@ class PasswordChecks:
             self._reading = None
         if problem:
             now = self._clock().utc_us
-            self._emit(TableRefused(now, problem.path, problem.line, problem.reason))
+            told = problem.path, problem.line, problem.reason
+            self._emit(TableRefused(now, *told, in_force=not self._users.fault))
 
     def _hash(self, user: User, password: bytes) -> bytes:
         stored = " ".join(one.to_text() for one in user.credentials)

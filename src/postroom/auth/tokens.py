@@ -84,7 +84,8 @@ class SignedTokens:
     def _tell(self, problem: str) -> None:
         if problem and problem != self._problem:
             path = self._settings.jwks_file
-            self._emit(TableRefused(self._clock().utc_us, path, 0, problem))
+            now_us, in_force = self._clock().utc_us, bool(self._keys)
+            self._emit(TableRefused(now_us, path, 0, problem, in_force))
         self._problem = problem
 
 

@@ -266,11 +266,16 @@ class SpoolFailed(Event, frozen=True, tag=True):
 
 
 class TableRefused(Event, frozen=True, tag=True):
-    """A table file has an error; the version in force stays."""
+    """A table file has an error; the version in force stays.
+
+    ``line`` is 0 when it is the file itself. Unless ``in_force`` there is no such
+    version, as when the server has just started: what needs the table has to wait.
+    """
 
     path: str
     line: int
     error: str
+    in_force: bool = True
 
 
 class Lifecycle(Event, frozen=True, tag=True):

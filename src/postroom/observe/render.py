@@ -165,14 +165,22 @@ def _text(event: AnyEvent) -> str:
         case SpoolFailed():
             return f"SYSERR: spool shard {event.shard}: {_short(event.error)}"
         case TableRefused():
-            return (
-                f"{event.path}: line {event.line}: {_short(event.error)};"
-                " the table in force stays"
-            )
+            return _table_refused(event)
         case Lifecycle():
             return event.what if event.level == "info" else _leveled(event)
         case _:
             return _about_message(event)
+
+
+def _table_refused(event: TableRefused) -> str:
+    where = f"{event.path}: line {event.line}" if event.line else event.path
+    told = f"{where}: {_short(event.error)}"
+    if event.in_force:
+        return f"{told}; the table in force stays"
+    return (
+        f"ERROR: {told}; there is no version before it: what needs it is answered 451"
+        " until it is mended"
+    )
 
 
 def _queued(event: MessageQueued) -> str:

@@ -33,12 +33,14 @@ class TableProblem(msgspec.Struct, frozen=True):
     """What is wrong with a table file. ``line`` is 0 when it is the file itself.
 
     ``refused``: this version is not in force. Otherwise it is only a warning.
+    ``in_force``: another version is, the one before.
     """
 
     path: str
     line: int
     error: str
     refused: bool = True
+    in_force: bool = True
 
     def to_text(self) -> str:
         """Write it for a person: ``aliases:3: error: ...``."""
@@ -49,7 +51,7 @@ class TableProblem(msgspec.Struct, frozen=True):
         """Return the event that tells of it."""
         if not self.refused:
             return Lifecycle(utc_us, self.to_text(), "warning")
-        return TableRefused(utc_us, self.path, self.line, self.error)
+        return TableRefused(utc_us, self.path, self.line, self.error, self.in_force)
 
 
 class LineError(Exception):
@@ -148,7 +150,7 @@ class TableFile(Generic[T]):
     def _refuse(self, line: int, error: str) -> tuple[TableProblem, ...]:
         if self._fault:
             self._fault = f"table {self.path} cannot be used: {error}"
-        return (TableProblem(self.path, line, error),)
+        return (TableProblem(self.path, line, error, in_force=not self._fault),)
 
 
 def _why(error: Exception) -> str:

@@ -105,19 +105,23 @@ async def test_verbose_tells_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "exit_code", "words"),
+    ("before", "text", "exit_code", "words"),
     [
-        ("a: joe\nb: joe, betty\n", EX_OK, "2 aliases"),
-        ("a: joe\n: nobody\n", EX_DATAERR, "the old aliases stay in force"),
+        ("", "a: joe\nb: joe, betty\n", EX_OK, "2 aliases"),
+        ("a: joe\n", "a: joe\n: nobody\n", EX_DATAERR, "the old aliases stay in force"),
+        ("b c\n", "a: joe\n: nobody\n", EX_DATAERR, "there are no aliases before"),
     ],
 )
 async def test_newaliases(
-    tmp_path: Path, text: str, exit_code: int, words: str
+    tmp_path: Path, before: str, text: str, exit_code: int, words: str
 ) -> None:
     path = tmp_path / "aliases"
-    path.write_text(text)
+    path.write_text(before)
     async with bench() as b:
-        answer = await office(b, path).newaliases()
+        caller = office(b, path)
+        await caller.newaliases()
+        path.write_text(text)
+        answer = await caller.newaliases()
         assert answer.exit_code == exit_code
         assert words in answer.lines[-1]
 

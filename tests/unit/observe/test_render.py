@@ -197,6 +197,11 @@ CASES: dict[str, tuple[AnyEvent, str]] = {
         events.TableRefused(AT, "/etc/aliases", 7, "missing colon"),
         "/etc/aliases: line 7: missing colon; the table in force stays",
     ),
+    "table refused, and none before": (
+        events.TableRefused(AT, "/etc/aliases", 0, "No such file", in_force=False),
+        "ERROR: /etc/aliases: No such file; there is no version before it:"
+        " what needs it is answered 451 until it is mended",
+    ),
     "lifecycle": (events.Lifecycle(AT, "ready"), "ready"),
     "lifecycle error": (events.Lifecycle(AT, "gone", "error"), "ERROR: gone"),
     "connected": (

@@ -38,6 +38,12 @@ def test_broken_version_leaves_the_old_one_in_force(tmp_path: Path) -> None:
     assert aliases.get("friends") == ("betty",)
     assert not aliases.fault
     assert not aliases.is_changed()
+    newborn = alias_file(str(path), SETTINGS)
+    for _ in range(2):
+        (problem,) = newborn.reload()
+        told = problem.to_event(7)
+        assert isinstance(told, TableRefused)
+        assert not told.in_force
     write(path, "friends: joe\n")
     assert aliases.reload() == ()
     assert aliases.get("friends") == ("joe",)
