@@ -15,7 +15,7 @@ from postroom.config.units import toml_key, toml_text, toml_value
 from postroom.mail.units import Duration, Size
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="{}"), max_size=20)
-# Configurations take no NUL, no time of 100 years, and none of 0 where it means nothing.
+# No configuration may hold a NUL, nor wait for a client for 0 s or for 100 years.
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="{}\0"), max_size=20)
 DURATIONS = st.integers(1, 3 * 10**15).map(Duration)
 SIZES = st.integers(0, 1 << 50).map(Size)
