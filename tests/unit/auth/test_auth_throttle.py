@@ -113,6 +113,24 @@ async def test_what_is_remembered_is_void_when_the_entry_changes(
     assert await kit.checks.check("joe", b"right") == Wrong()
 
 
+async def test_a_new_password_is_good_at_once_however_seldom_the_file_is_looked_at(
+    kit: Kit,
+) -> None:
+    seldom = msgspec.structs.replace(CHEAP, refresh=Duration.from_text("1h"))
+    checks = kit.make(seldom)
+    assert await checks.check("joe", b"other") == Wrong()
+    change_user(kit.path, User("joe", (OTHER_HASH,)))
+    assert await checks.check("joe", b"other") == Ok("joe")
+    assert await checks.check("joe", b"right") == Wrong()
+    assert await checks.check("betty", b"right") == Wrong()
+    add_user(kit.path, User("betty", (HASH,)))
+    assert await checks.check("betty", b"right") == Ok("betty")
+    hashed = kit.users.hashed
+    assert await checks.check("betty", b"wrong") == Wrong()
+    assert await checks.check("nobody", b"wrong") == Wrong()
+    assert kit.users.hashed == hashed + 2  # once for each where nothing has changed
+
+
 async def test_a_change_of_others_voids_nothing(kit: Kit) -> None:
     assert await kit.checks.check("joe", b"right") == Ok("joe")
     add_user(kit.path, User("betty", (HASH,)))
