@@ -5,7 +5,7 @@ import sys
 import click
 
 from postroom.cli.options import EX_CONFIG, config_option
-from postroom.config.check import run_check
+from postroom.config.check import CheckReport, run_check
 
 
 @click.command()
@@ -23,5 +23,22 @@ def check(path: str, quiet: bool) -> None:
         click.echo(f"warning: {text}", err=True)
     for text in report.problems:
         click.echo(f"problem: {text}", err=True)
+    if not quiet:
+        click.echo(verdict_on(report), err=True)
     if not report.ok:
         sys.exit(EX_CONFIG)
+
+
+def verdict_on(report: CheckReport) -> str:
+    """Return the last line: what all of it comes to."""
+    warnings = _counted(len(report.warnings), "warning")
+    if report.problems:
+        problems = _counted(len(report.problems), "problem")
+        return f"a server cannot work with it: {problems}, {warnings}"
+    if report.warnings:
+        return f"a server can work with it; see {warnings}"
+    return "all is well: no problems, no warnings"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from postroom import __version__
 from postroom.admin.whole import WholeQueue
+from postroom.cli.check import verdict_on
 from postroom.cli.main import main
+from postroom.config.check import CheckReport
 from postroom.config.load import load
 from postroom.net.clock import read_now
 from postroom.spool.engine import open_shard
@@ -221,15 +223,33 @@ def test_a_run_directory_of_others_is_told_of(
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.parametrize(
+    ("problems", "warnings", "verdict"),
+    [
+        ((), (), "all is well: no problems, no warnings"),
+        ((), ("a",), "a server can work with it; see 1 warning"),
+        ((), ("a", "b"), "a server can work with it; see 2 warnings"),
+        (("a",), (), "a server cannot work with it: 1 problem, 0 warnings"),
+        (("a", "b"), ("c",), "a server cannot work with it: 2 problems, 1 warning"),
+    ],
+)
+def test_check_ends_with_a_verdict(
+    problems: tuple[str, ...], warnings: tuple[str, ...], verdict: str
+) -> None:
+    report = CheckReport(not problems, problems, warnings, "")
+    assert verdict_on(report) == verdict
+
+
 def test_check_prints_what_is_in_force_and_what_is_unsafe(config: Path) -> None:
     checked = call(config, "check")
     assert 'hostname = "gonzo.test"' in checked.stdout
-    assert all(
-        line.startswith(("warning: ", "problem: "))
-        for line in checked.stderr.splitlines()
-    )
-    assert call(config, "check", "--quiet").stdout == ""
+    *found, verdict = checked.stderr.splitlines()
+    assert all(line.startswith(("warning: ", "problem: ")) for line in found)
+    assert not verdict.startswith(("warning", "problem"))
+    quiet = call(config, "check", "--quiet")
+    assert (quiet.stdout, quiet.stderr.splitlines()) == ("", found)
     config.write_text("hostnam = 1\n")
     wrong = call(config, "check")
     assert wrong.exit_code == 78
+    assert wrong.stderr.splitlines()[-1].endswith("it: 1 problem, 0 warnings")
     assert "hostname" in wrong.stderr
