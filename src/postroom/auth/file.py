@@ -188,7 +188,9 @@ def _edit(
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Hold the lock beside the file: the file itself is replaced."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # No link: root may be led elsewhere by whom the directory belongs to.
+    how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(f"{path}.lock", how, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -263,6 +263,15 @@ def test_files_that_cannot_be(name: str, path: str) -> None:
     assert Path(path).read_bytes() == data
 
 
+def test_a_lock_that_leads_elsewhere_is_not_followed(path: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    os.symlink(elsewhere, f"{path}.lock")
+    with pytest.raises(UsersError, match=r"users\.lock"):
+        add_user(path, User("joe"))
+    assert not elsewhere.exists()
+    assert not os.path.exists(path)
+
+
 # In force
 
 
