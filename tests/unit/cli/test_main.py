@@ -4,7 +4,7 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,15 +208,18 @@ def test_a_run_directory_of_others_is_told_of(
 ) -> None:
     fill(config)
     forbidden = (config.parent / "run", config.parent / "spool" / "history")
-    allowed = os.listdir
 
-    def listdir(path: Any = ".") -> list[str]:
-        if Path(path) in forbidden:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return allowed(path)
+    def guarded(allowed: Callable[..., Any]) -> Callable[..., Any]:
+        def look(path: Any = ".") -> Any:
+            if not isinstance(path, int) and Path(path) in forbidden:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return allowed(path)
+
+        return look
 
     (config.parent / "run").mkdir(exist_ok=True)
-    monkeypatch.setattr(os, "listdir", listdir)
+    for name in ("listdir", "scandir"):  # Pythons differ in what pathlib calls
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
     told = call(config, *words)
     assert told.exit_code == exit_code, told.output
     assert "ermission" in told.stderr

@@ -370,6 +370,7 @@ def test_other_mishaps_are_still_printed(monkeypatch: pytest.MonkeyPatch) -> Non
     printed: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     hush_bad_server_names()
-    sys.unraisablehook(SimpleNamespace(object=print, exc_value=ValueError()))
-    sys.unraisablehook(SimpleNamespace(object=b"x", exc_value=ValueError()))
-    assert len(printed) == 2
+    for mishap, message in ((print, None), (b"x", None), (None, "servername")):
+        found = SimpleNamespace(object=mishap, exc_value=ValueError(), err_msg=message)
+        sys.unraisablehook(found)
+    assert len(printed) == 3
