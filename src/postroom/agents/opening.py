@@ -6,6 +6,7 @@ handshake fails or whose certificate will not do gets nothing. A login that is r
 defers, since a password of ours is no fault of the mail.
 """
 
+import asyncio
 import secrets
 import ssl
 from base64 import b64decode
@@ -393,7 +394,12 @@ class Opening:
             if reply.code // 100 != 3:
                 return self._refused(_shown(reply), reply.code)
             self._wait(self._settings.auth_timeout)
-            response = first if first is not None else _response(ours, reply)
+            response: bytes | Distrust | None = first
+            if response is None and needs_proof(mechanism):
+                # The host says how long SCRAM's hash takes: not on the loop's time.
+                response = await asyncio.to_thread(_response, ours, reply)
+            elif response is None:
+                response = _response(ours, reply)
             first = None
             if isinstance(response, Distrust):
                 client.respond(None)

@@ -1,7 +1,9 @@
 """Logging in at smart hosts: mechanisms, refusals, and what nobody may see."""
 
+import hashlib
 import os
 import ssl
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -137,6 +139,29 @@ async def test_each_mechanism(
     assert isinstance(outcome, Delivered)
     (told,) = sender.told(LoggedInElsewhere)
     assert (told.user, told.mechanism, told.error) == ("betty", mechanism, "")
+
+
+async def test_a_host_that_wants_long_hashes_holds_up_nobody_else(
+    authority: Authority, logins_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = []
+    compute = hashlib.pbkdf2_hmac
+
+    def noted(*given: Any) -> bytes:
+        where.append(threading.current_thread())
+        return compute(*given)
+
+    tls = authority.server_context(MX)
+    answers = offering("SCRAM-SHA-256")
+    host = Host(answers, tls=tls, judge=judge(accounts()))
+    async with running(host):
+        monkeypatch.setattr("postroom.auth.sasl_client.hashlib.pbkdf2_hmac", noted)
+        sender = Sender(host, logins_file=logins_file)
+        outcome = await sender.send("whizzer.test;tls=required;login=relay")
+        await sender.aclose()
+    assert isinstance(outcome, Delivered)
+    # That of the host's side, which the test plays, is on the loop.
+    assert any(thread is not threading.main_thread() for thread in where)
 
 
 async def test_scram_bound_to_the_channel(
