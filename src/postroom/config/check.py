@@ -23,7 +23,7 @@ from postroom.config.check_logins import login_findings
 from postroom.config.check_outbound import outbound_findings
 from postroom.config.check_routes import route_findings
 from postroom.config.check_tls import tls_findings
-from postroom.config.findings import Findings, problem, warning
+from postroom.config.findings import Finding, Findings, problem, warning
 from postroom.config.load import load
 from postroom.config.problems import ConfigError
 from postroom.config.render import to_toml
@@ -72,9 +72,13 @@ def run_check(path: str) -> CheckReport:
         *route_findings(config),
         *outbound_findings(config),
     ]
-    problems = tuple(one.text for one in found if one.kind == "problem")
-    warnings = tuple(one.text for one in found if one.kind == "warning")
+    problems, warnings = (_texts(found, kind) for kind in ("problem", "warning"))
     return CheckReport(not problems, problems, warnings, to_toml(config))
+
+
+def _texts(found: list[Finding], kind: str) -> tuple[str, ...]:
+    """What several parts look at may be found twice, and is told once."""
+    return tuple(dict.fromkeys(one.text for one in found if one.kind == kind))
 
 
 def _process_findings(config: Config) -> Findings:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from postroom.auth.file import User, add_user
-from postroom.config import check_files, check_listen
+from postroom.config import check, check_files, check_listen
 from postroom.config.check import CheckReport, run_check
+from postroom.config.findings import problem
 from postroom.config.load import parse
 
 FOREIGN_GROUP = next(
@@ -447,6 +448,15 @@ def test_files_that_root_can_read_and_workers_cannot(
     assert f"who may not enter {closed}" in found("policy")[0]
     site.config = site.config.replace('"spool"', '"closed/spool"')
     assert f"who may not enter {closed}" in found("spool")[0]
+
+
+def test_what_is_found_twice_is_told_once(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "outbound.logins_file: logins cannot be read by joe: chown joe logins"
+    twice = (problem(told), problem(told))
+    monkeypatch.setattr(check, "outbound_findings", lambda config: twice)
+    assert site.check().problems == (told,)
 
 
 def test_a_program_that_workers_cannot_reach(
