@@ -180,7 +180,14 @@ class _Session:
         """Go over to TLS."""
         host = self._host
         assert host.tls is not None
-        await self._writer.start_tls(host.tls, ssl_handshake_timeout=60)
+        before = self._writer.transport
+        try:
+            await self._writer.start_tls(host.tls, ssl_handshake_timeout=60)
+        finally:
+            if self._writer.transport is None:
+                # uvloop has none where the client left in the end; the writer of
+                # Python 3.13 asks for it when it is thrown away.
+                self._writer._transport = before
         self._is_tls = True
         session: ssl.SSLObject = self._writer.get_extra_info("ssl_object")
         host.handshakes.append(session.version() or "")
