@@ -73,6 +73,8 @@ _KEYS_PER_SESSION = 3
 _COUNTED_BESIDE = 1000
 """Destinations and their like."""
 
+_FILES_PER_READER = 5
+
 PLAN_ERRORS = (ConfigError, ValueError, OSError)
 
 
@@ -148,8 +150,13 @@ def _counted_max(config: Config) -> int:
 
 
 def _files_max(config: Config) -> int:
-    """Say how many files are open when one worker has all sessions."""
-    sessions = config.receive.sessions_max + config.submission.sessions_max
+    """Say how many files are open when one worker has all sessions.
+
+    Beside its connection each can have a large body open, as an attempt can; one of
+    POP3 its folder, its lock and the message that is read.
+    """
+    talking = config.receive.sessions_max + config.submission.sessions_max
+    files = 2 * (talking + config.deliver.attempts_max) + FILES_BESIDE
     if any(one.service == "pop3" for one in config.listen):
-        sessions += config.pop3.sessions_max
-    return sessions + config.deliver.attempts_max + FILES_BESIDE
+        files += _FILES_PER_READER * config.pop3.sessions_max
+    return files

@@ -56,9 +56,9 @@ def test_files_are_counted_for_what_is_served(tmp_path: Path) -> None:
     file.write_text("[receive]\nsessions_max = 50\n")
     few = load_plan(str(file)).files_max
     file.write_text("[receive]\nsessions_max = 60\n")
-    assert load_plan(str(file)).files_max == few + 10
+    assert load_plan(str(file)).files_max == few + 2 * 10  # a connection, a body
     file.write_text(
         "[receive]\nsessions_max = 50\n[pop3]\nsessions_max = 7\n"
         '[[listen]]\naddress = "127.0.0.1:110"\nservice = "pop3"\n'
     )
-    assert load_plan(str(file)).files_max == few + 7
+    assert load_plan(str(file)).files_max == few + 5 * 7
