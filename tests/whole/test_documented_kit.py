@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from postroom.testing.policy import PolicyTest
+
 PAGE = Path(__file__).parents[2] / "docs" / "scripting.md"
 SENDING, FETCHING, TESTING = (
     part.split("```")[0] for part in PAGE.read_text().split("```python\n")[1:]
@@ -23,6 +25,18 @@ def test_a_program_is_tested_with_the_kit(worker_id: str) -> None:
     source = TESTING.replace("World()", f'World({number}, "127.0.7")')
     assert source != TESTING
     names_of(source)["test_the_welcome_letter_arrives"]()
+
+
+def test_an_address_of_one_domain_is_somebody_elses(tmp_path: Path) -> None:
+    moving = (PAGE.parent / "moving.md").read_text()
+    (tmp_path / "virtual.py").write_text(moving.split("```python\n")[1].split("```")[0])
+    policy = PolicyTest(str(tmp_path / "virtual.py"))
+    for recipients, count in (
+        (("Info@shop.example", "joe@example.org"), 2),
+        (("info@example.org",), 0),
+    ):
+        said = policy.message("Subject: hi\n\nhi\n", recipients=recipients)
+        assert len(said.changes) == count, said
 
 
 def test_letters_are_fetched() -> None:

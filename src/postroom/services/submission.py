@@ -39,7 +39,7 @@ _MODES_ELSEWHERE = {
     "t": "to see where an address leads: postroom explain ADDRESS",
     "C": "to check the configuration: postroom check",
     "O": "to see all settings: postroom check",
-    "P": "to count what is queued: postroom queue list",
+    "P": "to count what is queued: postroom queue stat",
     "h": "to see what hosts do not answer: postroom queue list",
     "H": "hosts that do not answer are remembered by the server alone",
 }
