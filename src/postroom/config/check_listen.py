@@ -1,6 +1,7 @@
 """``postroom check`` of the listeners: what cannot work there, and what is unsafe."""
 
 import os
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,6 +11,8 @@ from postroom.config.settings import Config, Listen
 from postroom.policy.session import parse_network
 
 _UNPRIVILEGED_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_OWN_RIGHTS = "/proc/self/status"
+_CAP_NET_BIND_SERVICE = 10
 
 _SMTP_PORT, _SUBMISSIONS_PORT = 25, 465
 _WIDEST_V4, _WIDEST_V6 = 8, 16
@@ -23,7 +26,7 @@ def listen_findings(config: Config) -> Findings:
             "listen: nothing listens; only the sendmail command takes mail: add "
             '[[listen]] with address = "0.0.0.0:25" and service = "smtp"'
         )
-    lowest = _lowest_port()
+    lowest = 0 if _may_bind_low() else _lowest_port()
     seen: set[tuple[str, int]] = set()
     for one in config.listen:
         if (one.ip, one.port) in seen:
@@ -137,6 +140,15 @@ def _submission_findings(listen: Listen) -> Iterator[Finding]:
             f"listen: {where}: users are not asked who they are: anybody in "
             "policy.relay_networks may send in any name"
         )
+
+
+def _may_bind_low() -> bool:
+    """Whether this process was given the right, as the server may be."""
+    try:
+        found = re.search(r"^CapEff:\s*(\w+)$", Path(_OWN_RIGHTS).read_text(), re.M)
+    except OSError:
+        return False
+    return found is not None and bool(int(found[1], 16) >> _CAP_NET_BIND_SERVICE & 1)
 
 
 def _lowest_port() -> int:

@@ -57,6 +57,8 @@ def load(path: str) -> Config:
         text = data.decode()
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
+        if isinstance(error, FileNotFoundError):
+            reason += ": write one (docs/install.md), or name yours with --config"
         raise ConfigError(path, [Problem("", reason)]) from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

@@ -72,6 +72,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
     # As an ordinary user would see it, whoever runs the tests.
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() or 1000)
     monkeypatch.setattr(check_listen, "_UNPRIVILEGED_PORTS", "/nonexistent")
+    monkeypatch.setattr(check_listen, "_OWN_RIGHTS", "/nonexistent")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     return SiteFolder(tmp_path)
 
@@ -180,6 +181,17 @@ def test_warnings(name: str, site: SiteFolder) -> None:
     assert report.ok
     assert len(report.warnings) == 1
     assert expected in report.warnings[0]
+
+
+def test_a_low_port_is_no_matter_with_the_right_to_it(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site.config = site.config.replace(":2525", ":25")
+    rights = tmp_path / "status"
+    monkeypatch.setattr(check_listen, "_OWN_RIGHTS", str(rights))
+    for held, count in (("0000000000000400", 0), ("0000000000000bff", 1)):
+        rights.write_text(f"Name:\tx\nCapEff:\t{held}\nCapBnd:\tffff\n")
+        assert len(site.check().warnings) == count
 
 
 def test_a_low_port_is_no_matter_for_root(

@@ -253,7 +253,7 @@ def test_what_is_no_toml(text: str, expected: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     for data, reason in (
-        (None, "cannot be read: No such file"),
+        (None, "No such file or directory: write one"),
         (b"a = 1\nb = '\xff'\n", "p.toml:2: is not UTF-8"),
         (b"#" * ((1 << 20) + 1), "is larger than 1 MiB"),
     ):
