@@ -220,7 +220,10 @@ def _with_certificate(facts: TlsFacts, session: ssl.SSLObject) -> TlsFacts:
     der = session.getpeercert(binary_form=True)
     if der is None:
         return msgspec.structs.replace(facts, verify="NO")
-    found: Any = session.getpeercert() or {}
+    try:
+        found: Any = session.getpeercert() or {}
+    except ValueError:  # a name in it is no text: it names nobody
+        return msgspec.structs.replace(facts, verify="NO")
     names = found.get("subjectAltName", ())
     subject = found.get("subject", ())
     return msgspec.structs.replace(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -34,7 +34,7 @@ from postroom.net.keys import (
     hush_bad_server_names,
 )
 from postroom.net.settings import CertificateSettings, TlsSettings
-from postroom.net.tls import TlsError, TlsLayer
+from postroom.net.tls import TlsError, TlsLayer, facts_of
 from postroom.testing.authority import Authority
 
 OWNERS = {os.geteuid()}
@@ -364,6 +364,28 @@ def test_a_server_name_that_is_no_ascii_ends_the_handshake_quietly(
         ours.handshake(hello.replace(b"one.test", b"\xff\n\x1b[2J.x"))
     assert ours.data_to_send()  # the client is told
     assert not printed
+
+
+def test_a_client_certificate_whose_names_are_no_text_names_nobody() -> None:
+    """Such a one broke the session off with an exception of ours."""
+
+    class Unreadable:
+        context = SimpleNamespace(verify_mode=ssl.CERT_OPTIONAL)
+        server_side, session_reused = True, False
+
+        def cipher(self) -> tuple[str, str, int]:
+            return "TLS_AES_256_GCM_SHA384", "TLSv1.3", 256
+
+        def version(self) -> str:
+            return "TLSv1.3"
+
+        def getpeercert(self, binary_form: bool = False) -> bytes:
+            if binary_form:
+                return b"der"
+            return b"\xff".decode().encode()  # as the library fails
+
+    facts = facts_of(cast("ssl.SSLObject", Unreadable()))
+    assert (facts.verify, facts.emails, facts.fingerprint) == ("NO", (), "")
 
 
 def test_other_mishaps_are_still_printed(monkeypatch: pytest.MonkeyPatch) -> None:
