@@ -34,6 +34,8 @@ from postroom.spool.selection import QueueFilter
 from postroom.spool.spool import Entry
 
 IDS_ASKED_MAX = 1_000
+_WRITTEN_LATER = "what happens is written down a moment later: try again"
+_NOT_KEPT = "history.enabled is false: only what waits is known"
 
 
 @click.command()
@@ -90,7 +92,9 @@ def trace(
         click.echo(f"postroom: nothing is known of {queue_id}", err=True)
     if missing or not (found.stories or found.refusals or waiting):
         if not missing:
-            click.echo("postroom: nothing was found", err=True)
+            is_kept = config.history.enabled
+            why = _WRITTEN_LATER if is_kept else _NOT_KEPT
+            click.echo(f"postroom: nothing was found; {why}", err=True)
         sys.exit(EX_NOT_FOUND)
 
 

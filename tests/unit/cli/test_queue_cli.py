@@ -254,7 +254,12 @@ def test_trace_tells_of_orders_without_a_server(config: Path, ids: list[str]) ->
     waiting = call(config, "trace", ids[1])  # no history, but it is there
     assert (waiting.exit_code, "still in the queue" in waiting.output) == (0, True)
     nothing = call(config, "trace", "--sender", "nobody")
-    assert (nothing.exit_code, nothing.output) == (1, "postroom: nothing was found\n")
+    assert nothing.exit_code == 1
+    assert nothing.output.startswith("postroom: nothing was found; what happens is")
+    config.write_text(f"{config.read_text()}[history]\nenabled = false\n")
+    off = call(config, "trace", "--sender", "nobody")
+    assert off.exit_code == 1
+    assert "history.enabled is false" in off.output
 
 
 @pytest.mark.parametrize(
