@@ -202,7 +202,7 @@ async def test_operators_who_cannot_be_let_in_are_told_of(
 
 
 async def test_slow_caller_is_cut_off(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ControlServer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postroom.net.sweeper.SWEEP_US", 1_000)
     stream = await connect_unix(str(path))
@@ -211,7 +211,8 @@ async def test_slow_caller_is_cut_off(
         await stream.read()  # the request is read: only then may it be in a hurry
         monkeypatch.setattr(control, "IDLE_US", 1_000)
         stream._transport.pause_reading()  # type: ignore[union-attr]
-        await asyncio.sleep(0.05)
+        assert server._listener is not None
+        await server._listener.drained()
         stream._transport.resume_reading()  # type: ignore[union-attr]
         octets = 0
         while piece := await stream.read():

@@ -1,6 +1,7 @@
 """Outcome hooks: what they are told, and that slow ones hold up no mail."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def hooks(function: Any) -> Any:
     async def waits(session: Any, subject: Any) -> Any:
         await function(session, subject)
 
-    return hook.outcome(waits if asyncio.iscoroutinefunction(function) else told)
+    return hook.outcome(waits if inspect.iscoroutinefunction(function) else told)
 
 
 async def test_they_are_told_whether_it_is_tried_again() -> None:
