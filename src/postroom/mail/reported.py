@@ -27,6 +27,7 @@ TOLD_CHARS_MAX = 100_000
 RECIPIENTS_MAX = 200
 """Recipients described in one report; of more, the number is given."""
 _TEXT_CHARS_MAX = 1_000
+_OF_OUR_SYSTEM = (".2", ".3")  # RFC 3463 §3.3, §3.4: mailbox and system status
 _TOLD_CHARS_LEAST = 120
 # Controls, line ends, what turns the direction of writing, halves of surrogate pairs.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
@@ -106,11 +107,18 @@ def code_of(outcome: Outcome) -> int:
 
 
 def said_of(outcome: Outcome) -> tuple[str, ...]:
-    """Return what the other side said: the lines of its reply, else what is known."""
+    """Return what the other side said: the lines of its reply, else what is known.
+
+    What is wrong with our own mailboxes and files stands in our log: it names paths,
+    which are not the sender's business.
+    """
     if isinstance(outcome, Delivered):
         return (clean(outcome.text),) if outcome.text else ()
     if outcome.said:
         return tuple(clean(line) for line in outcome.said)
+    is_own = not (outcome.peer or outcome.code)
+    if is_own and outcome.status[1:3] in _OF_OUR_SYSTEM:
+        return ()
     text = clean(outcome.text)
     if outcome.code and not text.startswith(str(outcome.code)):
         text = f"{outcome.code} {clean(outcome.status)} {text}".rstrip()

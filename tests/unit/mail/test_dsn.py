@@ -244,10 +244,27 @@ def test_no_line_of_ours_is_too_long(letter: str) -> None:
     said = tuple(f"550{dash}5.1.1 {letter * 480}" for dash in "- ")
     for outcome in (
         Failed("5.1.1", letter * 500, UNKNOWN.peer, 550, "RCPT", said),
-        Deferred("4.3.0", letter * 1_200),
+        Deferred("4.4.1", letter * 1_200),
     ):
         made = report(outcome, body=None)
         assert max(map(len, whole(made).split(b"\r\n"))) <= 998
+
+
+OWN_TROUBLE = [
+    Deferred("4.3.0", "/etc/postroom/aliases:12: no colon"),
+    Deferred("4.3.5", "no such hop: /etc/postroom/routes:3"),
+    Deferred("4.2.0", "cannot write to mailbox /var/mail/joe: Permission denied"),
+    Failed("5.2.4", "list cannot be used: /etc/postroom/lists/all is world-writable"),
+]
+
+
+@pytest.mark.parametrize("outcome", OWN_TROUBLE, ids=lambda one: one.status)
+def test_our_own_files_are_not_told_of(outcome: Outcome) -> None:
+    made = report(outcome)
+    assert b"/etc" not in whole(made)
+    assert b"/var" not in whole(made)
+    assert "Diagnostic-Code" not in groups(made)[1]
+    assert groups(made)[1]["Status"] == outcome.status
 
 
 def test_addresses_outside_ascii() -> None:
