@@ -9,12 +9,10 @@ import pytest
 
 from postroom.mail.ids import QueueId
 from postroom.mail.outcome import Deferred, Delivered, Failed
-from postroom.mail.units import Duration
 from postroom.mailbox.mbox import Mboxes
 from postroom.mailbox.mbox_format import from_line
 from postroom.mailbox.mbox_session import MboxSession
 from postroom.mailbox.name import MailboxName
-from postroom.mailbox.settings import MailboxSettings
 from postroom.mailbox.store import InUse, Parcel, Unusable
 
 JOE = MailboxName("joe")
@@ -40,23 +38,6 @@ def parcel(
 ) -> Parcel:
     arrival_us = 1_767_225_600_123_456
     return Parcel(mailbox, ID, number, sender, arrival_us, content, look)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "mail/joe"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Mboxes:
-    return Mboxes(
-        MailboxSettings(
-            format="mbox",
-            path=f"{tmp_path}/mail/{{user}}",
-            lock_timeout=Duration(0),
-            lock_stale=Duration(0),
-        )
-    )
 
 
 def session_of(store: Mboxes) -> MboxSession:

@@ -30,23 +30,6 @@ def parcel() -> Parcel:
     return Parcel(JOE, QueueId("0Ab1Cd2Ef3G"), 0, "a@b.test", arrival_us, content)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "mail/joe"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Mboxes:
-    return Mboxes(
-        MailboxSettings(
-            format="mbox",
-            path=f"{tmp_path}/mail/{{user}}",
-            lock_timeout=Duration(0),
-            lock_stale=Duration(0),
-        )
-    )
-
-
 def test_dot_lock_held(store: Mboxes, path: Path) -> None:
     path.parent.mkdir()
     lock = path.with_name("joe.lock")
